@@ -1,0 +1,90 @@
+"""dpkit: differentially private deep learning that you can watch; names load when they are used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "mechanisms": (
+        "Access",
+        "EpsilonDelta",
+        "Gaussian",
+        "Laplace",
+        "Ledger",
+        "Mechanism",
+        "Neighbours",
+        "RandomisedResponse",
+        "Refused",
+        "Release",
+    ),
+    "samplers": ("Poisson", "Sampler"),
+    "accountants": ("GDP", "PLD", "RDP", "ZCDP", "Accountant", "Advanced", "Basic", "Moments"),
+    "methods": ("DPSGD", "Method"),
+    "knobs": ("Knob", "knob", "turned"),
+    "plan": ("Plan",),
+    "training": ("Step", "train"),
+}
+_MODULES = (
+    "accountants",
+    "datasets",
+    "figures",
+    "gradients",
+    "mechanisms",
+    "methods",
+    "samplers",
+    "schedules",
+    "widgets",
+    "zoo",
+)
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = [*_HOME_OF, *_MODULES]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from dpkit import datasets, figures, gradients, schedules, widgets, zoo  # noqa: F401
+    from dpkit.accountants import (  # noqa: F401
+        GDP,
+        PLD,
+        RDP,
+        ZCDP,
+        Accountant,
+        Advanced,
+        Basic,
+        Moments,
+    )
+    from dpkit.knobs import Knob, knob, turned  # noqa: F401
+    from dpkit.mechanisms import (  # noqa: F401
+        Access,
+        EpsilonDelta,
+        Gaussian,
+        Laplace,
+        Ledger,
+        Mechanism,
+        Neighbours,
+        RandomisedResponse,
+        Refused,
+        Release,
+    )
+    from dpkit.methods import DPSGD, Method  # noqa: F401
+    from dpkit.plan import Plan  # noqa: F401
+    from dpkit.samplers import Poisson, Sampler  # noqa: F401
+    from dpkit.training import Step, train  # noqa: F401
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module at first use (PEP 562)."""
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(f"dpkit.{_HOME_OF[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"dpkit.{name}")
+    else:
+        raise AttributeError(f"dpkit has no name {name!r}; dir(dpkit) lists what there is.")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

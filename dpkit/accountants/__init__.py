@@ -1,0 +1,33 @@
+"""Accountants: from a ledger to an epsilon that can be trusted."""
+
+from dpkit.accountants.base import Accountant, Bounds
+from dpkit.accountants.calibration import (
+    noise_for_epsilon,
+    sample_rate_for_epsilon,
+    solve_scale,
+    steps_for_epsilon,
+)
+from dpkit.accountants.composition import Advanced, Basic
+from dpkit.accountants.gdp import GDP
+from dpkit.accountants.interop import to_dp_event
+from dpkit.accountants.moments import Moments
+from dpkit.accountants.pld import PLD
+from dpkit.accountants.rdp import RDP
+from dpkit.accountants.zcdp import ZCDP
+
+__all__ = [
+    "GDP",
+    "PLD",
+    "RDP",
+    "ZCDP",
+    "Accountant",
+    "Advanced",
+    "Basic",
+    "Bounds",
+    "Moments",
+    "noise_for_epsilon",
+    "sample_rate_for_epsilon",
+    "solve_scale",
+    "steps_for_epsilon",
+    "to_dp_event",
+]

@@ -1,0 +1,117 @@
+"""What an accountant is: it turns a ledger into an epsilon, with bounds that say what they are."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dpkit.mechanisms import Ledger, Mechanism, Neighbours
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """An epsilon between two sides, and how it was found."""
+
+    lower: float
+    estimate: float
+    upper: float
+    method: str
+    relation: Neighbours
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether `upper` is finite, so that it may gate a budget."""
+        return math.isfinite(self.upper)
+
+    def __str__(self) -> str:
+        """A sentence for people."""
+        return (
+            f"epsilon {self.estimate:.4g}, between {self.lower:.4g} and {self.upper:.4g} "
+            f"({self.method}; neighbours: {self.relation.value})"
+        )
+
+
+@dataclass(frozen=True)
+class Accountant(ABC):
+    """A way to turn a ledger into (epsilon, delta).
+
+    Guarantee: the same input gives the same bits, whatever was asked before.
+    """
+
+    name: ClassVar[str] = "accountant"
+    is_bound: ClassVar[bool] = True
+
+    @abstractmethod
+    def epsilon(self, ledger: Ledger, delta: float) -> float:
+        """The epsilon of a ledger at a delta: infinite without noise, 0 if nothing is released."""
+
+    @abstractmethod
+    def delta(self, ledger: Ledger, epsilon: float) -> float:
+        """The delta of a ledger at an epsilon."""
+
+    def bounds(self, ledger: Ledger, delta: float) -> Bounds:
+        """Lower, estimate and upper; here the lower side is only 0."""
+        value = self.epsilon(ledger, delta)
+        upper = value if self.is_bound else math.inf
+        return Bounds(0.0, value, upper, self.name, ledger.relation)
+
+    def curve(
+        self, mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float
+    ) -> np.ndarray:
+        """Epsilon at each row of cumulative counts.
+
+        Shapes: n mechanisms, counts (K, n) -> (K,).
+        """
+        counts = checked_counts(mechanisms, counts)
+        ledgers = (Ledger(tuple(zip(mechanisms, row, strict=True))) for row in counts.tolist())
+        return np.array([self.epsilon(ledger, delta) for ledger in ledgers])
+
+
+def checked_delta(delta: float) -> float:
+    """delta as a float in (0, 1), or one sentence."""
+    try:
+        value = float(delta)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0.0 < value < 1.0:
+        raise ValueError(
+            f"delta (chance that the guarantee may fail) must lie in (0, 1), got {delta!r}; "
+            "choose it well below one over the number of records."
+        )
+    return value
+
+
+def checked_epsilon(epsilon: float) -> float:
+    """epsilon as a float >= 0, or one sentence."""
+    try:
+        value = float(epsilon)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not value >= 0.0:
+        raise ValueError(f"epsilon (the privacy loss) must lie in [0, infinity], got {epsilon!r}.")
+    return value
+
+
+def checked_counts(mechanisms: Sequence[Mechanism], counts: np.ndarray) -> np.ndarray:
+    """Counts as a (K, n) array of whole numbers >= 0, or one sentence."""
+    array = np.asarray(counts)
+    if array.ndim == 1 and len(mechanisms) == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[1] != len(mechanisms):
+        raise ValueError(
+            f"counts must have one row for each point and one column for each of the "
+            f"{len(mechanisms)} mechanisms, got the shape {array.shape}."
+        )
+    if array.size and (np.any(array < 0) or np.any(array != np.floor(array))):
+        raise ValueError("counts (how often each mechanism was released) must be whole and >= 0.")
+    return array.astype(np.int64)
+
+
+def canonical(mechanisms: Sequence[Mechanism]) -> list[int]:
+    """An order of the mechanisms that does not depend on how they were listed."""
+    return sorted(range(len(mechanisms)), key=lambda i: repr(mechanisms[i]))

@@ -1,0 +1,101 @@
+"""Composition as it was first taught: add the epsilons up, or their squares."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dpkit.accountants import closed
+from dpkit.accountants.base import Accountant, checked_delta, checked_epsilon
+from dpkit.mechanisms import Ledger, Mechanism
+
+
+@dataclass(frozen=True)
+class Basic(Accountant):
+    """Epsilons add and deltas add; delta is shared equally among the releases that need one.
+
+    *Source*: Dwork et al. 2006.
+    """
+
+    name: ClassVar[str] = "basic composition"
+
+    def epsilon(self, ledger: Ledger, delta: float) -> float:
+        """The sum of the epsilons."""
+        delta = checked_delta(delta)
+        return math.fsum(count * eps for eps, count in _parts(ledger, delta))
+
+    def delta(self, ledger: Ledger, epsilon: float) -> float:
+        """The least delta whose sum of epsilons stays below, by bisection."""
+        return _delta(self, ledger, epsilon)
+
+
+@dataclass(frozen=True)
+class Advanced(Accountant):
+    """Strong composition: about the root of the number of releases, for a part of delta.
+
+    *Source*: Dwork, Rothblum, Vadhan 2010; for mixed epsilons Kairouz, Oh, Viswanath 2015.
+    """
+
+    name: ClassVar[str] = "advanced composition"
+
+    def epsilon(self, ledger: Ledger, delta: float) -> float:
+        """sqrt(2 ln(1/delta') sum eps^2) + sum eps (e^eps - 1), or the plain sum if smaller."""
+        delta = checked_delta(delta)
+        shared = delta if _all_pure(ledger) else delta / 2
+        parts = _parts(ledger, shared)
+        if any(math.isinf(eps) for eps, _ in parts):
+            return math.inf
+        squares = math.fsum(count * eps * eps for eps, count in parts)
+        drift = math.fsum(count * eps * math.expm1(min(eps, 700.0)) for eps, count in parts)
+        strong = math.sqrt(2 * math.log(1 / shared) * squares) + drift
+        return min(strong, math.fsum(count * eps for eps, count in parts))
+
+    def delta(self, ledger: Ledger, epsilon: float) -> float:
+        """The least delta whose epsilon stays below, by bisection."""
+        return _delta(self, ledger, epsilon)
+
+
+def _is_pure(mechanism: Mechanism) -> bool:
+    """Whether some finite epsilon needs no delta at all."""
+    sides = (mechanism, mechanism.reverse)
+    return all(float(side.profile(np.array([1e4]))[0]) == 0.0 for side in sides)
+
+
+def _all_pure(ledger: Ledger) -> bool:
+    return all(_is_pure(mechanism) for mechanism in ledger.mechanisms)
+
+
+def _parts(ledger: Ledger, delta: float) -> list[tuple[float, int]]:
+    """Each mechanism's own epsilon at its share of delta, and its count."""
+    needing = sum(count for mechanism, count in ledger.entries if not _is_pure(mechanism))
+    parts = []
+    for mechanism, count in ledger.entries:
+        share = 1e-300 if _is_pure(mechanism) else delta / needing
+        parts.append((_epsilon(mechanism, share), count))
+    return parts
+
+
+@functools.lru_cache(maxsize=4096)
+def _epsilon(mechanism: Mechanism, delta: float) -> float:
+    if getattr(mechanism, "noise_multiplier", 1.0) == 0:
+        return math.inf
+    return closed.single_epsilon(mechanism, delta)
+
+
+def _delta(accountant: Accountant, ledger: Ledger, epsilon: float) -> float:
+    """Bisection on log delta: the epsilon falls as delta grows."""
+    epsilon = checked_epsilon(epsilon)
+    if not ledger.entries:
+        return 0.0
+    low, high = -690.0, -1e-12
+    if accountant.epsilon(ledger, math.exp(high)) > epsilon:
+        return 1.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        fits = accountant.epsilon(ledger, math.exp(middle)) <= epsilon
+        low, high = (low, middle) if fits else (middle, high)
+    return math.exp(high)

@@ -1,0 +1,11 @@
+"""Figures as plain Plotly JSON: pure functions, cheap enough to be live."""
+
+from dpkit.figures.base import COLOURS, DASHES, Figure, thinned
+from dpkit.figures.curves import accuracy, epsilon, loss
+from dpkit.figures.pictures import boundary, norms, predictions
+from dpkit.figures.saving import as_html, as_plotly
+
+__all__ = [
+    "COLOURS", "DASHES", "Figure", "accuracy", "as_html", "as_plotly", "boundary", "epsilon",
+    "loss", "norms", "predictions", "thinned",
+]  # fmt: skip

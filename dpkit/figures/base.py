@@ -1,0 +1,63 @@
+"""What all figures share: colours, axes, notes and thinning; Plotly JSON as plain dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Figure = dict[str, Any]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+"""Okabe-Ito, in the order in which runs take them; told apart by dashes as well."""
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+
+
+def layout_of(
+    x_title: str, y_title: str, *, x: Figure | None = None, y: Figure | None = None
+) -> Figure:
+    """Axes with titles in words, narrow margins; zooms survive updates."""
+    return {
+        "xaxis": {"title": {"text": x_title}, "automargin": True} | (x or {}),
+        "yaxis": {"title": {"text": y_title}, "automargin": True} | (y or {}),
+        "margin": {"l": 48, "r": 12, "t": 8, "b": 36},
+        "showlegend": False,
+        "uirevision": "keep",
+    }
+
+
+def note_at(x: float, y: float, text: str, xanchor: str, yanchor: str, yref: str = "y") -> Figure:
+    """An annotation at a place in axis units."""
+    return {
+        "x": float(x), "y": float(y), "text": text, "showarrow": False, "xanchor": xanchor,
+        "yanchor": yanchor, "yref": yref, "font": {"size": 12},
+    }  # fmt: skip
+
+
+def note_in_middle(text: str) -> Figure:
+    """An annotation in the middle of an empty plot."""
+    return {
+        "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "text": text, "showarrow": False,
+    }  # fmt: skip
+
+
+def numbers(values: ArrayLike) -> list[float]:
+    """Numbers as a short list: six digits are more than a screen shows."""
+    return [float(f"{v:.6g}") for v in np.asarray(values, dtype=float).ravel()]
+
+
+def thinned(
+    x: Sequence[float], y: Sequence[float], points: int = 400
+) -> tuple[list[float], list[float]]:
+    """At most about `points` of a line, keeping each stretch's lowest and highest and both ends."""
+    if len(x) <= points:
+        return list(x), list(y)
+    values = np.asarray(y, dtype=float)
+    keep = {0, len(x) - 1}
+    for part in np.array_split(np.arange(len(x)), max(1, points // 2)):
+        here = np.where(np.isfinite(values[part]), values[part], 0.0)
+        keep |= {int(part[here.argmin()]), int(part[here.argmax()])}
+    chosen = sorted(keep)
+    return [x[i] for i in chosen], [y[i] for i in chosen]

@@ -1,0 +1,87 @@
+"""Curves of runs against the step: accuracy, loss, planned and spent epsilon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dpkit.figures.base import (
+    COLOURS,
+    DASHES,
+    Figure,
+    layout_of,
+    note_at,
+    note_in_middle,
+    numbers,
+    thinned,
+)
+from dpkit.plan import Curve, round_up
+from dpkit.runs import Run
+
+
+def accuracy(runs: Sequence[Run]) -> Figure:
+    """Test accuracy in percent against the step; the last run is the present one."""
+    lines = [_line(run, run.tested_steps, [100 * a for a in run.accuracy], i, "%{y:.1f}%")
+             for i, run in enumerate(runs)]  # fmt: skip
+    return {
+        "data": lines,
+        "layout": layout_of("step", "test accuracy (%)", y={"range": [0, 101]}, x=_reach(runs)),
+    }
+
+
+def loss(runs: Sequence[Run]) -> Figure:
+    """Mean test loss (nats) against the step."""
+    lines = [_line(run, run.tested_steps, run.test_loss, i, "loss %{y:.3g}")
+             for i, run in enumerate(runs)]  # fmt: skip
+    highest = [max((x for x in run.test_loss if np.isfinite(x)), default=0.0) for run in runs]
+    y = {"rangemode": "tozero"} if max(highest, default=0) < 50 else {"type": "log"}
+    return {"data": lines, "layout": layout_of("step", "test loss (nats)", y=y, x=_reach(runs))}
+
+
+def epsilon(planned: Curve | None, runs: Sequence[Run], promise: str = "") -> Figure:
+    """Planned epsilon over the steps, and what each run has spent so far growing along it."""
+    lines: list[Any] = []
+    shapes = {}
+    if planned is not None and np.isfinite(planned.epsilon).all():
+        lines.append({
+            "type": "scatter", "mode": "lines", "name": "planned", "x": numbers(planned.steps),
+            "y": numbers(planned.epsilon), "line": {"color": "#888888", "width": 2, "dash": "dot"},
+            "hovertemplate": "planned: ε %{y:.3f} at step %{x}<extra></extra>",
+        })  # fmt: skip
+        end = float(planned.epsilon[-1])
+        shapes["annotations"] = [
+            note_at(
+                float(planned.steps[-1]), end, f"planned ε = {round_up(end)}", "right", "bottom"
+            )
+        ]
+    elif planned is not None:
+        shapes["annotations"] = [note_in_middle("ε = ∞: without noise nothing is promised")]
+    lines += [_line(run, run.spent_steps, run.spent, i, "spent ε %{y:.3f}")
+              for i, run in enumerate(runs)]  # fmt: skip
+    layout = layout_of("step", f"ε{promise}", y={"rangemode": "tozero"}, x=_reach(runs, planned))
+    return {"data": lines, "layout": layout | shapes}
+
+
+def _line(run: Run, x: Sequence[float], y: Sequence[float], index: int, hover: str) -> Figure:
+    xs, ys = thinned(x, y)
+    colour = COLOURS[index % len(COLOURS)]
+    return {
+        "type": "scatter", "mode": "lines+markers" if len(xs) < 3 else "lines",
+        "name": f"run {index + 1}", "x": [float(v) for v in xs],
+        "y": [float(f"{v:.5g}") if np.isfinite(v) else None for v in ys],
+        "line": {"color": colour, "width": 2.5, "dash": DASHES[index % len(DASHES)]},
+        "hovertemplate": f"{hover} at step %{{x}}<br>{_wrapped(run.settings)}<extra></extra>",
+    }  # fmt: skip
+
+
+def _reach(runs: Sequence[Run], planned: Curve | None = None) -> Figure:
+    """A step axis that spans the longest plan from the start: nothing moves while a run grows."""
+    last = max([run.plan.steps for run in runs] + ([int(planned.steps[-1])] if planned else [1]))
+    return {"range": [0, last * 1.02 if last > 1 else 2]}
+
+
+def _wrapped(text: str) -> str:
+    words = text.split()
+    return "<br>".join(" ".join(words[i : i + 4]) for i in range(0, len(words), 4))

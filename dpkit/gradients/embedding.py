@@ -1,0 +1,68 @@
+"""Embeddings: a record's gradient touches only the rows that its tokens name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, zeroed
+
+
+class EmbeddingKernel(Kernel):
+    """Embedding of integer tokens (B, ...)."""
+
+    @staticmethod
+    def handles(module: nn.Module) -> bool:
+        """Embedding without the options that change rows or scale by frequency in the batch."""
+        return (
+            type(module) is nn.Embedding
+            and module.max_norm is None
+            and not module.scale_grad_by_freq
+            and not module.sparse
+        )
+
+    def examples(self, kept: Kept, grad: Tensor) -> list[Piece]:
+        """The dense table's gradient for each record; for tied tables and masks."""
+        tokens, g = self._positions(kept, grad)
+        rows = g.new_zeros(len(tokens), self.module.num_embeddings, g.shape[-1])
+        rows.scatter_add_(1, tokens[:, :, None].expand_as(g), g)
+        return [(self.weight, rows.flatten(1))] if self.weight is not None else []
+
+    def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
+        """Pairs of equal tokens, without the table."""
+        if mask is not None:
+            return Rows(self.examples(kept, grad), mask)
+        return Lookups(self, *self._positions(kept, grad))
+
+    def _positions(self, kept: Kept, grad: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = kept[0].reshape(len(grad), -1)
+        g = grad.reshape(*tokens.shape, grad.shape[-1])
+        padding = self.module.padding_idx
+        if padding is not None:
+            g = torch.where((tokens == padding)[:, :, None], g.new_zeros(()), g)
+        return tokens, g
+
+
+class Lookups(Work):
+    """Gradients at the looked-up positions, (B, T, d).
+
+    A token that a record holds twice adds up before it is squared, so the squared norm is the sum
+    over pairs of positions with equal tokens of the product of their gradients.
+    """
+
+    def __init__(self, kernel: EmbeddingKernel, tokens: Tensor, grad: Tensor) -> None:
+        self.weight, self.tokens, self.grad = kernel.weight, tokens, grad
+        equal = tokens[:, :, None] == tokens[:, None, :]
+        gram = torch.bmm(grad, grad.transpose(1, 2))
+        # Rounding can leave a vanishing sum slightly negative.
+        self.squares = torch.where(equal, gram, 0.0).sum((1, 2)).clamp_min(0.0)
+
+    def silence(self, good: Tensor) -> None:
+        """Zero the gradients of bad records."""
+        self.grad = zeroed(self.grad, good)
+
+    def add(self, total: Tensor, factors: Tensor) -> None:
+        """Scatter the scaled gradients into the table."""
+        g = self.grad * factors[:, None, None]
+        table = total[self.weight].view(-1, g.shape[-1])
+        table.index_add_(0, self.tokens.reshape(-1), g.flatten(0, 1))

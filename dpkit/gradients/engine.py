@@ -1,0 +1,220 @@
+"""The engine: sums of clipped per-example gradients, at about the price of plain training."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dpkit.gradients.checks import check_modules
+from dpkit.gradients.clipping import Clipping, Flat
+from dpkit.gradients.fallback import Vmapped, split_rows
+from dpkit.gradients.kernel import Work
+from dpkit.gradients.losses import PerExampleLoss
+from dpkit.gradients.parameters import FlatParameters
+from dpkit.gradients.probe import agrees, check_apart
+from dpkit.gradients.tape import Taped, find_units
+
+Transform = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """A sum of clipped gradients, and what it was made of (which is not private).
+
+    *Shapes*: total (D,), norms (B,) before clipping, losses (B,); `skipped` counts the records
+    whose loss or gradient was not finite, which contribute nothing.
+    """
+
+    total: Tensor
+    norms: Tensor
+    losses: Tensor
+    skipped: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one microbatch yields beside its share of the total."""
+
+    norms: Tensor
+    losses: Tensor
+    skipped: int
+
+
+class Engine:
+    """Clipped sums of per-example gradients of a model whose parameters become one flat vector.
+
+    *Guarantee*:
+    - each record moves `clipped_sum(...).total` by at most `max_grad_norm`, whatever it holds;
+    - the sum does not depend on the size of the microbatches, beyond rounding;
+    - what cannot be clipped record by record is refused before any noise is drawn.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        clipping: Clipping = Flat(),  # noqa: B008 - a frozen value
+        microbatch: int | None = None,
+        memory_budget: int | None = None,
+    ) -> None:
+        check_modules(model)
+        self.model = model
+        self.loss = PerExampleLoss(loss)
+        self.clipping = clipping
+        self._flat = FlatParameters(model)
+        self.parameters = self._flat.vector
+        self.size = self.parameters.numel()
+        self.names = self._flat.names
+        self.slices = self._flat.slices
+        self.microbatch = microbatch or 256
+        units, unknown = find_units(model, self._flat)
+        self._source: Taped | Vmapped = Taped(model, self.loss, units)
+        if unknown:
+            self._fall_back(f"no kernel knows {', '.join(unknown)}")
+        clipping.check_blocks(self.blocks)
+        self._probed = False
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The names of the layers, which per-layer clipping bounds one by one."""
+        return tuple(self._source.blocks)
+
+    def clipped_sum(
+        self, inputs: Tensor, targets: Tensor, max_grad_norm: float, mask: Tensor | None = None
+    ) -> Clipped:
+        """The sum over a batch of per-example gradients, each scaled to norm at most C.
+
+        `mask` is the support, a flat vector (D,) of zeros and ones that acts before the clip.
+
+        *Shapes*: inputs (B, ...), targets (B, ...).
+        """
+        self._prepare(inputs, targets, max_grad_norm)
+        mask = self._as_mask(mask)
+        total, parts = torch.zeros_like(self.parameters), []
+        for x, y in self._chunks(inputs, targets):
+            works, losses = self._source.works(x, y, mask)
+            parts.append(self._add(total, works, losses, max_grad_norm))
+        if mask is not None:
+            total *= mask
+        return self._gathered(total, parts)
+
+    def transformed_sum(
+        self, inputs: Tensor, targets: Tensor, transform: Transform, max_grad_norm: float
+    ) -> Clipped:
+        """The clipped sum of per-example gradients that a transform has changed first.
+
+        `transform` maps (b, D) to (b, D), row by row; the norms are those of its results.
+        """
+        self._prepare(inputs, targets, max_grad_norm)
+        total, parts = torch.zeros_like(self.parameters), []
+        for x, y in self._chunks(inputs, targets):
+            rows, losses = self._source.examples(x, y)
+            good = torch.isfinite(losses) & torch.isfinite(rows).all(1)
+            rows = transform(torch.where(good[:, None], rows, 0.0))
+            works = split_rows(rows, self._source.blocks, None)
+            losses = torch.where(good, losses, math.nan)
+            parts.append(self._add(total, works, losses, max_grad_norm))
+        return self._gathered(total, parts)
+
+    @torch.no_grad()
+    def evaluate(
+        self, inputs: Tensor, targets: Tensor, batch: int = 1024
+    ) -> tuple[float, float | None]:
+        """Mean loss, and accuracy where the targets are class indices, in evaluation mode."""
+        if len(inputs) == 0:
+            raise ValueError("evaluate needs at least one record, got none.")
+        training, loss, hits = self.model.training, 0.0, 0
+        classes = not targets.is_floating_point() and targets.ndim == 1
+        self.model.eval()
+        try:
+            for x, y in zip(inputs.split(batch), targets.split(batch), strict=True):
+                outputs = self.model(x)
+                loss += float(self.loss(outputs, y).double().sum())
+                hits += int((outputs.argmax(1) == y).sum()) if classes else 0
+        finally:
+            self.model.train(training)
+        return loss / len(inputs), hits / len(inputs) if classes else None
+
+    def _add(
+        self,
+        total: Tensor,
+        works: Sequence[Work | None],
+        losses: Tensor,
+        max_grad_norm: float,
+    ) -> _Part:
+        """Clip one microbatch's gradients and add them to the total."""
+        none = torch.zeros_like(losses)
+        squares = torch.stack([none if work is None else work.squares for work in works])
+        norms = squares.sum(0).sqrt()
+        factors = self.clipping.factors(squares, max_grad_norm)
+        good = torch.isfinite(norms) & torch.isfinite(losses)
+        skipped = len(losses) - int(good.sum())
+        if skipped:
+            factors = torch.where(good, factors, 0.0)
+        for number, work in enumerate(works):
+            if work is not None:
+                if skipped:
+                    work.silence(good)
+                work.add(total, factors[number] if self.clipping.per_block else factors)
+        return _Part(norms, losses, skipped)
+
+    def _gathered(self, total: Tensor, parts: list[_Part]) -> Clipped:
+        if not parts:
+            nothing = total.new_zeros(0)
+            return Clipped(total, nothing, nothing, 0)
+        return Clipped(
+            total,
+            torch.cat([part.norms for part in parts]),
+            torch.cat([part.losses for part in parts]),
+            sum(part.skipped for part in parts),
+        )
+
+    def _chunks(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        if len(inputs):
+            size = self.microbatch
+            yield from zip(inputs.split(size), targets.split(size), strict=True)
+
+    def _prepare(self, inputs: Tensor, targets: Tensor, max_grad_norm: float) -> None:
+        if not max_grad_norm > 0:
+            raise ValueError(
+                "max_grad_norm (C, bound on the norm of one record's gradient) must lie in "
+                f"(0, infinity], got {max_grad_norm}."
+            )
+        if len(inputs) != len(targets):
+            raise ValueError(
+                f"inputs and targets must have one row for each record, got {len(inputs)} and "
+                f"{len(targets)}."
+            )
+        self._flat.check()
+        if not self._probed and len(inputs):
+            self._probe(inputs, targets)
+
+    def _probe(self, inputs: Tensor, targets: Tensor) -> None:
+        check_apart(self.model, self.loss, inputs, targets)
+        arguments = (self.model, self.loss, self._flat, inputs, targets)
+        if isinstance(self._source, Taped) and not agrees(self._source, *arguments):
+            self._fall_back("a layer's parameters are used outside the layer")
+            self.clipping.check_blocks(self.blocks)
+        self._probed = True
+
+    def _fall_back(self, why: str) -> None:
+        warnings.warn(
+            f"Per-example gradients by torch.func.vmap, which is slower, because {why}.",
+            stacklevel=4,
+        )
+        self._source = Vmapped(self.model, self.loss, self._flat)
+
+    def _as_mask(self, mask: Tensor | None) -> Tensor | None:
+        if mask is None:
+            return None
+        if mask.shape != self.parameters.shape:
+            raise ValueError(
+                f"mask (support, the coordinates a step may touch) must have the shape "
+                f"({self.size},), got {tuple(mask.shape)}."
+            )
+        return mask.to(self.parameters)

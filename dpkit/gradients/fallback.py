@@ -1,0 +1,65 @@
+"""Per-example gradients of any model by torch.func.vmap(grad), where no kernel knows a layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from dpkit.gradients.kernel import Rows, Work
+from dpkit.gradients.losses import PerExampleLoss
+from dpkit.gradients.parameters import FlatParameters
+
+
+class Vmapped:
+    """The whole model differentiated record by record, all records at once."""
+
+    def __init__(self, model: nn.Module, loss: PerExampleLoss, flat: FlatParameters) -> None:
+        self.flat = flat
+        self.blocks = _by_module(flat)
+        frozen = {
+            **{name: p for name, p in model.named_parameters() if not p.requires_grad},
+            **dict(model.named_buffers()),
+        }
+
+        def one(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = functional_call(model, {**parameters, **frozen}, (x.unsqueeze(0),))
+            return loss(outputs, y.unsqueeze(0))[0]
+
+        self._gradients = vmap(grad_and_value(one), in_dims=(None, 0, 0), randomness="different")
+
+    def works(
+        self, inputs: Tensor, targets: Tensor, mask: Tensor | None
+    ) -> tuple[list[Work | None], Tensor]:
+        """One Work for each layer, and the losses (B,)."""
+        rows, losses = self.examples(inputs, targets)
+        return split_rows(rows, self.blocks, mask), losses
+
+    def examples(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Per-example gradients (B, D) and losses (B,)."""
+        parameters = {
+            name: self.flat.vector[place].view(shape)
+            for (name, place), shape in zip(
+                self.flat.slices.items(), self.flat.shapes, strict=True
+            )
+        }
+        gradients, losses = self._gradients(parameters, inputs, targets)
+        rows = torch.cat([gradients[name].flatten(1) for name in self.flat.names], dim=1)
+        return rows, losses.detach()
+
+
+def split_rows(
+    rows: Tensor, blocks: dict[str, tuple[slice, ...]], mask: Tensor | None
+) -> list[Work | None]:
+    """Per-example gradients (B, D) as one Work for each block."""
+    return [
+        Rows([(place, rows[:, place]) for place in places], mask) for places in blocks.values()
+    ]
+
+
+def _by_module(flat: FlatParameters) -> dict[str, tuple[slice, ...]]:
+    blocks: dict[str, tuple[slice, ...]] = {}
+    for name, place in flat.slices.items():
+        module = name.rpartition(".")[0] or name
+        blocks[module] = (*blocks.get(module, ()), place)
+    return blocks

@@ -1,0 +1,91 @@
+"""What a layer must provide so that its per-example gradients can be bounded and summed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+Kept = tuple[Tensor, ...]
+"""What a layer remembers of its forward pass; every tensor has the records first."""
+
+Piece = tuple[slice, Tensor]
+"""A place in the flat vector, and the per-example gradients (B, n) that belong there."""
+
+
+class Work(ABC):
+    """The gradients of one layer for one microbatch, in a form that can be weighted and summed."""
+
+    squares: Tensor
+    """The squared gradient norm of each record, (B,)."""
+
+    @abstractmethod
+    def silence(self, good: Tensor) -> None:
+        """Replace what bad records (False in `good`) hold by zeros, before any product sees it.
+
+        A factor of zero is not enough: 0 x NaN is NaN.
+        """
+
+    @abstractmethod
+    def add(self, total: Tensor, factors: Tensor) -> None:
+        """Add every record's gradient times its factor to the flat `total`."""
+
+
+class Rows(Work):
+    """Per-example gradients held as they are."""
+
+    def __init__(self, pieces: Sequence[Piece], mask: Tensor | None) -> None:
+        self.pieces = [
+            (place, rows if mask is None else rows * mask[place]) for place, rows in pieces
+        ]
+        self.squares = row_squares(rows for _, rows in self.pieces)
+
+    def silence(self, good: Tensor) -> None:
+        """Zero the rows of bad records."""
+        self.pieces = [(place, zeroed(rows, good)) for place, rows in self.pieces]
+
+    def add(self, total: Tensor, factors: Tensor) -> None:
+        """One matrix-vector product for each parameter."""
+        for place, rows in self.pieces:
+            total[place].addmv_(rows.t(), factors)
+
+
+class Kernel(ABC):
+    """Per-example gradients of one layer, from its input and the gradient at its output.
+
+    The base computes all from `examples`; a layer that knows a cheaper way overrides `work`.
+    """
+
+    def __init__(self, module: nn.Module, weight: slice | None, bias: slice | None) -> None:
+        self.module = module
+        self.weight = weight
+        self.bias = bias
+
+    @staticmethod
+    @abstractmethod
+    def handles(module: nn.Module) -> bool:
+        """Whether this kind of kernel knows the gradients of a module."""
+
+    @abstractmethod
+    def examples(self, kept: Kept, grad: Tensor) -> Sequence[Piece]:
+        """Per-example gradients, from what `keep` kept and the gradient at the output."""
+
+    def keep(self, inputs: Tensor, output: Tensor) -> Kept:
+        """What must be remembered of the forward pass: the input, unless more is needed."""
+        return (inputs,)
+
+    def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
+        """The layer's gradients for a microbatch, with the flat mask applied if there is one."""
+        return Rows(self.examples(kept, grad), mask)
+
+
+def row_squares(pieces: Iterable[Tensor]) -> Tensor:
+    """The sum over pieces of the squared norm of each row."""
+    return torch.stack([torch.linalg.vecdot(rows, rows) for rows in pieces]).sum(0)
+
+
+def zeroed(rows: Tensor, good: Tensor) -> Tensor:
+    """The rows with those of bad records replaced by zeros."""
+    return torch.where(good.view(-1, *[1] * (rows.ndim - 1)), rows, rows.new_zeros(()))

@@ -1,0 +1,88 @@
+"""Linear layers: norms from two factors, and their clipped sum as one matrix product."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, zeroed
+
+
+class LinearKernel(Kernel):
+    """A Linear layer on (B, d), or on a sequence (B, T, d)."""
+
+    @staticmethod
+    def handles(module: nn.Module) -> bool:
+        """Linear itself, and subclasses that keep its forward."""
+        return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+
+    def examples(self, kept: Kept, grad: Tensor) -> list[Piece]:
+        """g a^T, summed over positions."""
+        (inputs,) = kept
+        g = grad.reshape(grad.shape[0], -1, grad.shape[-1])
+        pieces = []
+        if self.weight is not None:
+            a = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
+            pieces.append((self.weight, torch.bmm(g.transpose(1, 2), a).flatten(1)))
+        if self.bias is not None:
+            pieces.append((self.bias, g.sum(1)))
+        return pieces
+
+    def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
+        """Two factors where each record has one position, per-example products otherwise."""
+        if grad.ndim == 2:
+            return Outer(self, kept[0], grad, mask)
+        return Rows(self.examples(kept, grad), mask)
+
+
+class Outer(Work):
+    """Gradients g a^T that are never formed.
+
+    |g a^T|^2 = |g|^2 |a|^2 (Goodfellow 2015), and their weighted sum is (factors g)^T a.
+    """
+
+    def __init__(
+        self, kernel: LinearKernel, inputs: Tensor, grad: Tensor, mask: Tensor | None
+    ) -> None:
+        self.weight, self.bias = kernel.weight, kernel.bias
+        self.inputs, self.grad, self.mask = inputs, grad, mask
+        self.squares = self._squares() if mask is None else self._masked_squares(mask)
+
+    def _squares(self) -> Tensor:
+        square = _square(self.grad)
+        if self.weight is None:
+            return square
+        return square * (_square(self.inputs) + float(self.bias is not None))
+
+    def _masked_squares(self, mask: Tensor) -> Tensor:
+        """|M * (g a^T)|^2 = (g^2)^T M^2 a^2: one more matrix product."""
+        g2 = self.grad.square()
+        square = g2.new_zeros(g2.shape[0])
+        if self.weight is not None:
+            m2 = mask[self.weight].view(g2.shape[1], -1).square()
+            square = torch.linalg.vecdot(torch.mm(g2, m2), self.inputs.square())
+        if self.bias is not None:
+            square = square + torch.mv(g2, mask[self.bias].square())
+        return square
+
+    def silence(self, good: Tensor) -> None:
+        """Zero both factors: either may hold the infinity."""
+        self.inputs, self.grad = zeroed(self.inputs, good), zeroed(self.grad, good)
+
+    def add(self, total: Tensor, factors: Tensor) -> None:
+        """Add (factors g)^T a, scaling the narrower of the two matrices."""
+        grad, inputs = self.grad, self.inputs
+        if self.bias is not None:
+            total[self.bias].addmv_(grad.t(), factors)
+        if self.weight is None:
+            return
+        if grad.shape[1] <= inputs.shape[1]:
+            grad = grad * factors[:, None]
+        else:
+            inputs = inputs * factors[:, None]
+        total[self.weight].view(grad.shape[1], -1).addmm_(grad.t(), inputs)
+
+
+def _square(rows: Tensor) -> Tensor:
+    # The floor keeps a product of an underflown and a huge factor from reading as zero.
+    return torch.linalg.vecdot(rows, rows).clamp_min_(1e-30)

@@ -1,0 +1,43 @@
+"""Private releases: what draws is what is accounted."""
+
+from dpkit.mechanisms.base import (
+    Access,
+    FixedSizeSampling,
+    Mechanism,
+    Neighbours,
+    PoissonSampling,
+    Refused,
+    Release,
+    Reversed,
+    Sampling,
+)
+from dpkit.mechanisms.gaussian import Gaussian
+from dpkit.mechanisms.ledger import Ledger
+from dpkit.mechanisms.others import EpsilonDelta, Laplace, RandomisedResponse
+from dpkit.mechanisms.subsampled import (
+    FixedSizeGaussian,
+    ReplacedGaussian,
+    Subsampled,
+    SubsampledGaussian,
+)
+
+__all__ = [
+    "Access",
+    "EpsilonDelta",
+    "FixedSizeGaussian",
+    "FixedSizeSampling",
+    "Gaussian",
+    "Laplace",
+    "Ledger",
+    "Mechanism",
+    "Neighbours",
+    "PoissonSampling",
+    "RandomisedResponse",
+    "Refused",
+    "Release",
+    "ReplacedGaussian",
+    "Reversed",
+    "Sampling",
+    "Subsampled",
+    "SubsampledGaussian",
+]

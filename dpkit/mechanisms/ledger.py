@@ -1,0 +1,158 @@
+"""The ledger: which releases a run has made, each with its cost after sampling, and how often."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dpkit.mechanisms.base import Mechanism, Neighbours, Refused, Reversed
+from dpkit.mechanisms.gaussian import Gaussian
+from dpkit.mechanisms.others import EpsilonDelta, Laplace, RandomisedResponse
+from dpkit.mechanisms.subsampled import (
+    FixedSizeGaussian,
+    ReplacedGaussian,
+    Subsampled,
+    SubsampledGaussian,
+)
+
+STORED = (
+    Gaussian,
+    SubsampledGaussian,
+    ReplacedGaussian,
+    FixedSizeGaussian,
+    Subsampled,
+    Laplace,
+    RandomisedResponse,
+    EpsilonDelta,
+    Reversed,
+)
+"""Mechanisms that a stored ledger may name; the tag is the class name."""
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Charged mechanisms and their counts, for one relation; empty means nothing released.
+
+    Guarantee:
+    - equal mechanisms are merged, in the order in which they first appeared;
+    - counts are applied here and nowhere else.
+    """
+
+    entries: tuple[tuple[Mechanism, int], ...] = ()
+    relation: Neighbours = Neighbours.ADD_REMOVE
+
+    def __post_init__(self) -> None:
+        """Check, merge and drop what was never released."""
+        merged: dict[Mechanism, int] = {}
+        for mechanism, count in self.entries:
+            if not isinstance(mechanism, Mechanism):
+                raise TypeError(f"A ledger holds mechanisms, got {mechanism!r}.")
+            if isinstance(count, bool) or count != int(count) or count < 0:
+                raise ValueError(
+                    f"count (n, how often a mechanism was released) must be a whole number in "
+                    f"[0, infinity), got {count!r}."
+                )
+            merged[mechanism] = merged.get(mechanism, 0) + int(count)
+        kept = tuple((mechanism, count) for mechanism, count in merged.items() if count)
+        object.__setattr__(self, "entries", kept)
+
+    @classmethod
+    def of(
+        cls,
+        pairs: Iterable[tuple[Mechanism, int]],
+        relation: Neighbours = Neighbours.ADD_REMOVE,
+    ) -> Ledger:
+        """A ledger of (charged mechanism, count) pairs."""
+        return cls(tuple(pairs), relation)
+
+    def __add__(self, other: Ledger) -> Ledger:
+        """Both, one after the other."""
+        if not isinstance(other, Ledger):
+            return NotImplemented
+        if other.relation is not self.relation and self.entries and other.entries:
+            raise Refused(
+                f"Ledgers of different relations ({self.relation.value}; {other.relation.value}) "
+                "do not add up; charge both for the same relation."
+            )
+        relation = self.relation if self.entries or not other.entries else other.relation
+        return Ledger(self.entries + other.entries, relation)
+
+    @property
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        """The distinct charged mechanisms."""
+        return tuple(mechanism for mechanism, _ in self.entries)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How often each of them was released."""
+        return tuple(count for _, count in self.entries)
+
+    @property
+    def steps(self) -> int:
+        """The total count of releases."""
+        return sum(self.counts)
+
+    def to_json(self) -> str:
+        """The stored form, which `from_json` loads again."""
+        entries = [{"count": count, **_stored(mechanism)} for mechanism, count in self.entries]
+        return json.dumps({"dpkit": "ledger", "version": _VERSION, "relation": self.relation.name,
+                           "entries": entries})  # fmt: skip
+
+    @classmethod
+    def from_json(cls, text: str) -> Ledger:
+        """Load a stored ledger; ValueError in one sentence for anything it does not know."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"A stored ledger must be JSON: {error}.") from None
+        if not isinstance(data, dict) or data.get("dpkit") != "ledger":
+            raise ValueError("This is not a stored ledger: it lacks the mark 'dpkit: ledger'.")
+        if data.get("version") != _VERSION:
+            raise ValueError(
+                f"This ledger has version {data.get('version')!r}; this dpkit reads "
+                f"version {_VERSION}."
+            )
+        if data.get("relation") not in Neighbours.__members__:
+            raise ValueError(f"Unknown relation {data.get('relation')!r} in a stored ledger.")
+        entries = data.get("entries")
+        if not isinstance(entries, list):
+            raise ValueError("A stored ledger must hold a list of entries.")
+        return cls(tuple(_entry(item) for item in entries), Neighbours[data["relation"]])
+
+
+def _stored(mechanism: Mechanism) -> dict[str, Any]:
+    if type(mechanism) not in STORED:
+        known = ", ".join(kind.__name__ for kind in STORED)
+        raise Refused(f"{type(mechanism).__name__} has no stored form; those with one: {known}.")
+    values = {f.name: getattr(mechanism, f.name) for f in dataclasses.fields(mechanism)}
+    return {
+        "kind": type(mechanism).__name__,
+        "values": {k: _stored(v) if isinstance(v, Mechanism) else v for k, v in values.items()},
+    }
+
+
+def _entry(item: Any) -> tuple[Mechanism, int]:
+    if not isinstance(item, dict) or set(item) != {"kind", "values", "count"}:
+        raise ValueError(f"An entry of a stored ledger has kind, values and count, got {item!r}.")
+    return _loaded(item), item["count"]
+
+
+def _loaded(item: Any) -> Mechanism:
+    kinds = {kind.__name__: kind for kind in STORED}
+    kind = kinds.get(item.get("kind")) if isinstance(item, dict) else None
+    if kind is None:
+        raise ValueError(f"Unknown mechanism in a stored ledger: {item!r}.")
+    values = item.get("values")
+    names = {f.name for f in dataclasses.fields(kind)}
+    if not isinstance(values, dict) or set(values) != names:
+        raise ValueError(f"A stored {kind.__name__} has the values {sorted(names)}, got {values!r}.")
+    given = {k: _loaded(v) if isinstance(v, dict) else v for k, v in values.items()}
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ValueError(str(error)) from None

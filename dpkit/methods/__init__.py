@@ -1,0 +1,6 @@
+"""Methods: what a step releases, and how the model moves by it."""
+
+from dpkit.methods.base import Method, Peek, Stepper
+from dpkit.methods.dpsgd import DPSGD
+
+__all__ = ["DPSGD", "Method", "Peek", "Stepper"]

@@ -1,0 +1,78 @@
+"""What a method is: the releases of each step, and a stepper that makes exactly those."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from dpkit.mechanisms import Neighbours, Release
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+Loss = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Peek:
+    """What a learner may look at and a release may not contain: not private.
+
+    Only `accuracy` and `test_loss` concern public test data; the rest looks at private records.
+    """
+
+    loss: float
+    norms: NDArray[np.float64] = field(repr=False)
+    max_grad_norm: float
+    batch_size: int
+    skipped: int = 0
+    accuracy: float | None = None
+    test_loss: float | None = None
+
+    @property
+    def clipped(self) -> float:
+        """The share of the batch whose gradient norm exceeds the clip norm; 0 for no records."""
+        return float((self.norms > self.max_grad_norm).mean()) if len(self.norms) else 0.0
+
+
+class Stepper(Protocol):
+    """A method at work on one model."""
+
+    def step(
+        self,
+        step: int,
+        batch: tuple[torch.Tensor, torch.Tensor],
+        releases: tuple[Release, ...],
+        generator: torch.Generator,
+    ) -> Peek:
+        """Make exactly these releases on the batch and move the model by them."""
+
+    def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
+        """Mean loss and accuracy of the present model on public data."""
+
+
+class Method(ABC):
+    """A training method as a value: what it releases is known before it runs."""
+
+    relations: ClassVar[tuple[Neighbours, ...]]
+    """The neighbouring relations under which its releases have the stated sensitivity."""
+
+    @property
+    @abstractmethod
+    def varies(self) -> bool:
+        """Whether the releases change with the step; pricing is instant where they do not."""
+
+    @abstractmethod
+    def releases(self, step: int, history: tuple[float, ...] = ()) -> tuple[Release, ...]:
+        """What the step releases: a pure function; `()` means post-processing only."""
+
+    @abstractmethod
+    def scaled(self, factor: float) -> Self:
+        """The same method with its noise multiplied by a factor, for calibration."""
+
+    @abstractmethod
+    def start(self, model: torch.nn.Module, loss: Loss, expected_batch: float) -> Stepper:
+        """Take hold of a model; refuses one that cannot be trained so, in one sentence."""

@@ -1,0 +1,113 @@
+"""DP-SGD: clip each record's gradient, add Gaussian noise to the sum, descend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from dpkit.knobs import check_knobs, knob
+from dpkit.mechanisms import Gaussian, Neighbours, Release
+from dpkit.methods.base import Loss, Method, Peek
+from dpkit.schedules import Schedule, at, scaled
+
+if TYPE_CHECKING:
+    import torch
+
+    from dpkit.gradients import Engine
+
+
+@dataclass(frozen=True)
+class DPSGD(Method):
+    """Differentially private stochastic gradient descent.
+
+    *Guarantee*
+    - each step releases one Gaussian of standard deviation sigma C on a sum to which a record
+      contributes a vector of norm at most C; all else is post-processing;
+    - the sum is divided by a public constant, never by the batch that was drawn.
+
+    *Source*: Abadi et al. 2016, algorithm 1.
+    """
+
+    noise_multiplier: Schedule = knob(
+        1.0, "σ", "noise standard deviation / clip norm", 0, 10_000, schedule=True,
+        slider=(0.0, 20.0),
+    )  # fmt: skip
+    max_grad_norm: Schedule = knob(
+        1.0, "C", "clip norm of a record's gradient", 0, 1e6, schedule=True, open_low=True,
+        log=True, slider=(0.01, 100.0),
+    )  # fmt: skip
+    learning_rate: Schedule = knob(
+        0.1, "η", "learning rate", 0, 1e4, schedule=True, open_low=True, log=True,
+        slider=(0.001, 10.0),
+    )  # fmt: skip
+    momentum: float = knob(0.0, "m", "momentum of the updates", 0, 1, open_high=True)
+
+    relations: ClassVar[tuple[Neighbours, ...]] = tuple(Neighbours)
+
+    def __post_init__(self) -> None:
+        """Check every knob."""
+        check_knobs(self)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the noise multiplier is a function of the step."""
+        return callable(self.noise_multiplier)
+
+    def releases(self, step: int, history: tuple[float, ...] = ()) -> tuple[Release, ...]:
+        """One Gaussian on the sampled records; its noise is relative to C, whatever C is."""
+        return (Release(Gaussian(at(self.noise_multiplier, step))),)
+
+    def scaled(self, factor: float) -> Self:
+        """The same run with the noise multiplier times a factor."""
+        return replace(self, noise_multiplier=scaled(self.noise_multiplier, factor))
+
+    def start(self, model: torch.nn.Module, loss: Loss, expected_batch: float) -> DPSGDStepper:
+        """Take hold of a model; refuses layers that mix records."""
+        from dpkit.gradients import Engine
+
+        return DPSGDStepper(self, Engine(model, loss), expected_batch)
+
+
+class DPSGDStepper:
+    """DP-SGD at work on one model."""
+
+    def __init__(self, method: DPSGD, engine: Engine, expected_batch: float) -> None:
+        """Hold the model's flat parameters and an empty velocity."""
+        self.method, self.engine, self.expected_batch = method, engine, expected_batch
+        self._velocity: torch.Tensor | None = None
+
+    def step(
+        self,
+        step: int,
+        batch: tuple[torch.Tensor, torch.Tensor],
+        releases: tuple[Release, ...],
+        generator: torch.Generator,
+    ) -> Peek:
+        """One noisy clipped sum, divided by the expected batch, and one descent step."""
+        (release,) = releases
+        bound = at(self.method.max_grad_norm, step)
+        clipped = self.engine.clipped_sum(*batch, bound)
+        noisy = release.mechanism.draw(clipped.total, bound, generator)
+        self._descend(noisy.div_(self.expected_batch), at(self.method.learning_rate, step))
+        kept = len(clipped.losses) - clipped.skipped
+        finite = clipped.losses.detach().nan_to_num(0.0, 0.0, 0.0).sum().item()
+        return Peek(
+            loss=finite / kept if kept else float("nan"),
+            norms=clipped.norms.detach().double().cpu().numpy(),
+            max_grad_norm=bound,
+            batch_size=len(clipped.losses),
+            skipped=clipped.skipped,
+        )
+
+    def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
+        """Mean loss and accuracy of the present model on public data."""
+        return self.engine.evaluate(inputs, targets)
+
+    def _descend(self, gradient: torch.Tensor, learning_rate: float) -> None:
+        if self.method.momentum:
+            if self._velocity is None:
+                self._velocity = gradient.clone()
+            else:
+                self._velocity.mul_(self.method.momentum).add_(gradient)
+            gradient = self._velocity
+        self.engine.parameters.add_(gradient, alpha=-learning_rate)

@@ -1,0 +1,163 @@
+"""A learner's settings: one value that makes a plan, a short string and the Python of a run."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from dpkit import accountants
+from dpkit.accountants import Accountant
+from dpkit.knobs import check_knobs, every_knob, knob, turned
+from dpkit.methods import DPSGD, Method
+from dpkit.plan import Plan
+from dpkit.samplers import Poisson
+
+if TYPE_CHECKING:
+    from dpkit.datasets import Dataset
+
+ACCOUNTANTS: tuple[type[Accountant], ...] = (
+    accountants.PLD,
+    accountants.RDP,
+    accountants.Moments,
+    accountants.GDP,
+)
+_TEXT = ("data", "model", "accountant")
+_NAMES = {
+    "noise": "method.noise_multiplier",
+    "clip": "method.max_grad_norm",
+    "rate": "method.learning_rate",
+    "momentum": "method.momentum",
+    "batch": "batch_size",
+    "epochs": "epochs",
+    "delta": "delta",
+    "epsilon": "epsilon",
+    "examples": "num_examples",
+    "seed": "seed",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a learner sets in the playground or on the command line.
+
+    `epsilon` None means that the noise multiplier is set and the price follows; a number means
+    that the noise is solved for that price. `num_examples` is for data sets of any size.
+    """
+
+    data: str = "digits"
+    model: str = "mlp"
+    method: Method = field(default_factory=lambda: DPSGD(1.0, 1.0, 0.5, 0.0))
+    batch_size: int = knob(
+        128, "L", "expected records in a batch", 1, 10_000_000, integer=True, log=True,
+        slider=(8, 2048),
+    )  # fmt: skip
+    epochs: float = knob(
+        10.0, "E", "expected passes over the data", 0, 100_000, open_low=True, log=True,
+        slider=(1, 100),
+    )  # fmt: skip
+    delta: float = knob(
+        1e-5, "δ", "chance that the epsilon bound may fail", 0, 1, open_low=True, open_high=True,
+        log=True, slider=(1e-8, 1e-2),
+    )  # fmt: skip
+    epsilon: float | None = knob(
+        None, "ε", "price to solve the noise for", 0, 1e6, open_low=True, optional=True, log=True,
+        slider=(0.1, 20.0),
+    )  # fmt: skip
+    accountant: str = "PLD"
+    num_examples: int | None = knob(
+        None, "N", "records in a made data set", 1, 10_000_000, integer=True, optional=True,
+        log=True, slider=(20, 5000),
+    )  # fmt: skip
+    seed: int | None = knob(
+        0, "seed", "makes a teaching run", 0, 2**53, integer=True, optional=True
+    )
+
+    def __post_init__(self) -> None:
+        """Check every knob and the accountant's name."""
+        check_knobs(self)
+        choose(self.accountant, {a.__name__: a for a in ACCOUNTANTS}, "accountant")
+
+    def plan(self, num_examples: int) -> Plan:
+        """The plan for a data set of `num_examples` records; calibrated if epsilon is set."""
+        if self.batch_size > num_examples:
+            raise ValueError(
+                f"batch_size (L, expected records in a batch) must be at most the "
+                f"{num_examples:,} records of the data, got {self.batch_size:,}."
+            )
+        steps = max(1, round(self.epochs * num_examples / self.batch_size))
+        cls = choose(self.accountant, {a.__name__: a for a in ACCOUNTANTS}, "accountant")
+        sampler = Poisson(self.batch_size / num_examples, steps)
+        plan = Plan(self.method, sampler, self.delta, accountant=cls())
+        return plan if self.epsilon is None else plan.calibrated(self.epsilon)
+
+    def turned(self, path: str, value: Any) -> Self:
+        """A checked copy with one field changed; `path` may be dotted, as method.momentum."""
+        return turned(self, path, value)
+
+    def to_string(self) -> str:
+        """A short string that `from_string` loads again, such as `data=digits noise=1.1`."""
+        values = {path: present for path, _, present in every_knob(self)}
+        words = [f"{name}={getattr(self, name)}" for name in _TEXT]
+        words += [f"{k}={values[p]!r}" for k, p in _NAMES.items() if values[p] is not None]
+        return " ".join(words + (["seed=secret"] if self.seed is None else []))
+
+    @classmethod
+    def from_string(cls, text: str) -> Self:
+        """The settings in a short string; what it does not name keeps its default."""
+        settings = cls()
+        for word in text.split():
+            name, equals, value = word.partition("=")
+            if not equals or name not in (*_TEXT, *_NAMES):
+                known = ", ".join((*_TEXT, *_NAMES))
+                raise ValueError(f"{word!r} is no setting; write name=value with {known}.")
+            if name in _TEXT:
+                settings = replace(settings, **{name: value})
+            else:
+                settings = settings.turned(_NAMES[name], _number(name, value))
+        return settings
+
+    def to_python(self, plan: Plan) -> str:
+        """The lines of Python that repeat the run exactly."""
+        n = "" if self.num_examples is None else f", num_examples={self.num_examples}"
+        method = ", ".join(
+            f"{path}={value!r}" for path, _, value in every_knob(plan.method) if value != 0.0
+        )
+        sampler = plan.sampler
+        rate = ", ".join(f"{path}={value!r}" for path, _, value in every_knob(sampler))
+        seeds = f"seed={self.seed!r}"
+        return (
+            "import dpkit as dp\n"
+            f"data = dp.datasets.load({self.data!r}{n})\n"
+            f"plan = dp.Plan(dp.{type(plan.method).__name__}({method}), "
+            f"dp.{type(sampler).__name__}({rate}), delta={plan.delta!r}, "
+            f"accountant=dp.{self.accountant}())\n"
+            f"for step in dp.train(dp.zoo.{self.model}(data, {seeds}), data, plan, {seeds}):\n"
+            "    if step.peek.accuracy is not None: "
+            "print(step.step, step.epsilon, step.peek.accuracy)\n"
+        )
+
+
+def choose(name: str, known: dict[str, Any], what: str) -> Any:
+    """The entry of a given name, or one sentence that names the closest and all there are."""
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ValueError(f"There is no {what} {name!r}{hint}; there are: {', '.join(known)}.")
+
+
+def fitting(settings: Settings, data: Dataset) -> Settings:
+    """Settings whose batch fits the data: a change of data set must not end in a refusal."""
+    return replace(settings, batch_size=min(settings.batch_size, data.num_examples))
+
+
+def _number(name: str, text: str) -> float | int | None:
+    if name == "seed" and text == "secret":
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number, got {text!r}.") from None
+    whole = name in ("batch", "examples", "seed") and number == number and abs(number) < 2**53
+    return int(number) if whole and number == int(number) else number

@@ -1,0 +1,199 @@
+"""Training: the one loop, a generator of Step events."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dpkit.accountants import Accountant
+from dpkit.mechanisms import Ledger, Mechanism, Neighbours
+from dpkit.methods import Peek, Stepper
+from dpkit.plan import Plan
+
+if TYPE_CHECKING:
+    import torch
+
+    from dpkit.datasets import Dataset
+    from dpkit.methods.base import Loss
+
+    Data = Dataset | tuple[torch.Tensor, torch.Tensor]
+
+
+class Spend:
+    """What has been charged so far: written before a batch is drawn, and never taken back."""
+
+    def __init__(self, relation: Neighbours) -> None:
+        """Nothing is charged yet."""
+        self.relation = relation
+        self._entries: list[tuple[Mechanism, int]] = []
+
+    def charge(self, entries: list[tuple[Mechanism, int]]) -> None:
+        """Write a charge down; repeats of the last mechanism are counted, not listed."""
+        for mechanism, count in entries:
+            if self._entries and self._entries[-1][0] == mechanism:
+                self._entries[-1] = (mechanism, self._entries[-1][1] + count)
+            else:
+                self._entries.append((mechanism, count))
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """A point in time, for `ledger`: entries so far and the count of the last."""
+        return len(self._entries), self._entries[-1][1] if self._entries else 0
+
+    def ledger(self, mark: tuple[int, int]) -> Ledger:
+        """The ledger as it stood at a mark."""
+        length, count = mark
+        entries = self._entries[:length]
+        if entries:
+            entries[-1] = (entries[-1][0], count)
+        return Ledger.of(entries, self.relation)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished step: how many are done, what is spent, and what a learner may peek at.
+
+    `step` counts finished steps from 1; after the last it equals the plan's `steps`.
+    `epsilon` and `ledger` are computed when they are asked for. `peek` is not private.
+    """
+
+    step: int
+    steps: int
+    peek: Peek
+    delta: float
+    accountant: Accountant = field(repr=False)
+    spend: Spend = field(repr=False, compare=False)
+    mark: tuple[int, int] = field(repr=False)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """All that has been charged up to this step."""
+        return self.spend.ledger(self.mark)
+
+    @cached_property
+    def epsilon(self) -> float:
+        """Budget spent up to this step: its price had this length been fixed beforehand."""
+        return self.accountant.epsilon(self.ledger, self.delta)
+
+
+def train(
+    model: torch.nn.Module,
+    data: Data,
+    plan: Plan,
+    *,
+    loss: Loss | None = None,
+    seed: int | None = None,
+    device: str | torch.device | None = None,
+    num_examples: int | None = None,
+    evaluate_every: int | None = None,
+) -> Iterator[Step]:
+    """Train `model` in place by `plan` on `data`, yielding a `Step` after each step.
+
+    Stop by `break`, pause by not asking for the next step. Everything is checked here, before the
+    first batch is drawn. `loss(outputs, targets, reduction="none")` gives one loss a record
+    (cross entropy by default). `seed=None` takes noise and sampling from the operating system's
+    entropy; a seed makes a teaching run, repeatable bit for bit and private to nobody who knows
+    it. `num_examples` is the public number of examples that scales a step; by default the data's
+    own, which is then treated as public. `evaluate_every` steps the model is measured on test
+    data (0: never; by default so often that it costs about a tenth of the training).
+    """
+    import torch
+
+    dataset = _as_dataset(data)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    size = dataset.num_examples if num_examples is None else num_examples
+    if size < 1:
+        raise ValueError(f"num_examples (N, public number of examples) must be >= 1, got {size}.")
+    for caution in plan.cautions(size):
+        warnings.warn(caution, stacklevel=2)
+    stepper = plan.method.start(
+        model.to(where),
+        loss or torch.nn.functional.cross_entropy,
+        plan.sampler.expected_batch(size),
+    )
+    run = _Run(plan, dataset, stepper, where, _streams(seed, where), evaluate_every)
+    return run.steps()
+
+
+class _Run:
+    """One training run: the streams, the data on their device, and the spend."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        data: Dataset,
+        stepper: Stepper,
+        device: torch.device,
+        streams: tuple[np.random.Generator, torch.Generator],
+        evaluate_every: int | None,
+    ) -> None:
+        self.plan, self.data, self.stepper, self.device = plan, data, stepper, device
+        self.sampling, self.noise = streams
+        self.inputs, self.targets = data.inputs.to(device), data.targets.to(device)
+        self.every = _evaluations(plan, data) if evaluate_every is None else evaluate_every
+        self.spend = Spend(plan.neighbours)
+
+    def steps(self) -> Iterator[Step]:
+        """Charge a group, then draw and release its steps one by one."""
+        plan = self.plan
+        self.spend.charge([(r.mechanism.pair(plan.neighbours), r.count) for r in plan.before])
+        batches = plan.sampler.batches(len(self.inputs), self.sampling)
+        for group in plan.sampler.groups():
+            releases = [plan.method.releases(step) for step in group]
+            self.spend.charge(plan.sampler.charge(releases, plan.neighbours))
+            for step, released in zip(group, releases, strict=True):
+                peek = self.stepper.step(step, self._gather(next(batches)), released, self.noise)
+                yield self._event(step + 1, peek)
+
+    def _gather(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        index = torch.from_numpy(batch).to(self.device)
+        return self.inputs.index_select(0, index), self.targets.index_select(0, index)
+
+    def _event(self, done: int, peek: Peek) -> Step:
+        plan = self.plan
+        if self.every and len(self.data.test_inputs) and self._due(done):
+            test = self.data.test_inputs, self.data.test_targets
+            test_loss, accuracy = self.stepper.evaluate(*(t.to(self.device) for t in test))
+            peek = replace(peek, test_loss=test_loss, accuracy=accuracy)
+        return Step(
+            done, plan.steps, peek, plan.delta, plan.accountant, self.spend, self.spend.mark
+        )
+
+    def _due(self, done: int) -> bool:
+        return done == 1 or done % self.every == 0 or done == self.plan.steps
+
+
+def _evaluations(plan: Plan, data: Dataset) -> int:
+    """Steps between measurements: about a tenth of the training's work, 20 to 100 of them."""
+    trained = 3 * plan.steps * plan.sampler.expected_batch(data.num_examples)
+    wanted = min(100, max(20, 0.1 * trained / max(1, len(data.test_inputs))))
+    return max(1, round(plan.steps / wanted))
+
+
+def _streams(seed: int | None, device: torch.device) -> tuple[np.random.Generator, torch.Generator]:
+    """Separate streams for sampling and noise; without a seed from the system's entropy."""
+    import torch
+
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number in [0, 2^63), or None, got {seed!r}.")
+    sampling, noise = np.random.SeedSequence(seed).spawn(2)
+    generator = torch.Generator(device=device)
+    generator.manual_seed(int(noise.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    return np.random.default_rng(sampling), generator
+
+
+def _as_dataset(data: Data) -> Dataset:
+    """A data set as it is; a pair of tensors as a data set without test data."""
+    from dpkit.datasets import Dataset
+
+    if isinstance(data, Dataset):
+        return data
+    inputs, targets = data
+    return Dataset.of(inputs, targets)

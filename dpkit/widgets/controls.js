@@ -1,0 +1,342 @@
+// Native form elements for dpkit's control models: one renderer for each `part`.
+
+let made = 0;
+const fresh = () => `dpk-${Date.now().toString(36)}-${(made += 1)}`;
+const FINE = [...steps(1, 2, 0.05), ...steps(2, 5, 0.1), ...steps(5, 10, 0.2)];
+const COARSE = [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9];
+const SPOKEN_MS = 5000; // a screen reader hears progress no more often than this
+
+// JupyterLab's one-key shortcuts (arrows, b, d d) would act on the notebook while one of our
+// elements has the focus; keys with Ctrl, Alt or Meta and Shift+Enter stay the notebook's
+if (!globalThis[Symbol.for("dpkit.keys.1")]) {
+  globalThis[Symbol.for("dpkit.keys.1")] = true;
+  const ours = (event) => {
+    const theirs = event.ctrlKey || event.metaKey || event.altKey;
+    const run = event.shiftKey && event.key === "Enter";
+    if (!event.target.closest?.(".dpk")) return;
+    event.target.toggleAttribute("data-lm-suppress-shortcuts", !theirs && !run);
+  };
+  window.addEventListener("keydown", ours, true);
+}
+
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== "" && value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function worded(model, key, parts) {
+  return (model.get("words")[key] ?? "").replace(/\{(\w+)\}/g, (_, name) => parts[name] ?? "");
+}
+
+function follow(model, names, act) {
+  for (const name of names) model.on(`change:${name}`, act);
+  act();
+}
+
+function describe(model, el, target) {
+  // help for the mouse (title) and for screen readers; a sentence of trouble under the control
+  const help = h("span", { id: fresh(), class: "dpk-hidden" });
+  const trouble = h("p", { id: fresh(), class: "dpk-trouble", "aria-live": "polite" });
+  el.append(help, trouble);
+  follow(model, ["help", "problem"], () => {
+    help.textContent = model.get("help");
+    trouble.textContent = model.get("problem");
+    const head = el.querySelector(".dpk-label");
+    if (head) head.title = model.get("help");
+    head?.classList.toggle("dpk-helped", Boolean(model.get("help")));
+  });
+  for (const one of target) one.setAttribute("aria-describedby", `${help.id} ${trouble.id}`);
+  return trouble;
+}
+
+// ---- numbers ------------------------------------------------------------------------------
+
+function steps(low, high, step) {
+  const count = Math.round((high - low) / step);
+  return Array.from({ length: count }, (_, i) => tidy(low + i * step));
+}
+
+function tidy(number) {
+  return Number(number.toPrecision(12));
+}
+
+function ladder(low, high, { log, integer, step }) {
+  // every place of the track is a different round number, so each arrow key changes the value
+  let rungs;
+  if (log) {
+    const decades = Math.log10(high / low);
+    const mantissas = decades > 3 ? COARSE : FINE;
+    rungs = [];
+    for (let p = Math.floor(Math.log10(low)) - 1; p <= Math.ceil(Math.log10(high)); p += 1) {
+      for (const m of mantissas) rungs.push(Number(`${m}e${p}`));
+    }
+  } else {
+    const by = step || (integer ? 1 : round(( high - low) / 100));
+    const first = Math.ceil(low / by - 1e-9);
+    const count = Math.floor(high / by + 1e-9) - first + 1;
+    rungs = Array.from({ length: Math.max(count, 0) }, (_, i) => tidy((first + i) * by));
+  }
+  if (integer) rungs = rungs.map(Math.round);
+  rungs = [low, ...rungs.filter((r) => r > low && r < high), high];
+  return rungs.filter((r, i) => i === 0 || r !== rungs[i - 1]);
+}
+
+function round(size) {
+  const power = 10 ** Math.floor(Math.log10(size));
+  const mantissa = size / power;
+  return tidy(power * (mantissa < 1.5 ? 1 : mantissa < 3.5 ? 2 : mantissa < 7.5 ? 5 : 10));
+}
+
+function text(number) {
+  if (Number.isInteger(number) && Math.abs(number) < 1e7) return String(number);
+  const size = Math.abs(number);
+  if (size < 1e-3 || size >= 1e7) return number.toExponential().replace("e+", "e");
+  return String(tidy(number));
+}
+
+function nearest(rungs, value) {
+  let best = 0;
+  for (let i = 1; i < rungs.length; i += 1) {
+    if (Math.abs(rungs[i] - value) < Math.abs(rungs[best] - value)) best = i;
+  }
+  return best;
+}
+
+// ---- slider -------------------------------------------------------------------------------
+
+function slider(model, el) {
+  const id = fresh();
+  const label = h("label", { class: "dpk-label", for: id });
+  const box = h("input", { class: "dpk-number", type: "text", inputmode: "decimal", autocomplete: "off", spellcheck: "false" });
+  const unit = h("span", { class: "dpk-unit", "aria-hidden": "true" });
+  const track = h("input", { class: "dpk-track", type: "range", id, min: 0, step: 1 });
+  const ends = h("div", { class: "dpk-ends", "aria-hidden": "true" }, h("span"), h("span"));
+  el.append(h("div", { class: "dpk-row" }, label, h("span", { class: "dpk-value" }, box, unit)), track, ends);
+  const trouble = describe(model, el, [track, box]);
+  let rungs = [];
+  let dragging = false;
+  let wrong = false;
+
+  const paint = (value) => {
+    const place = nearest(rungs, value);
+    track.value = place;
+    track.style.setProperty("--fill", `${(100 * place) / Math.max(rungs.length - 1, 1)}%`);
+    track.setAttribute("aria-valuetext", [text(value), model.get("unit")].filter(Boolean).join(" "));
+    if (!wrong) box.value = text(value);
+    box.style.width = `${Math.max(box.value.length, 3) + 1}ch`;
+  };
+  const complain = (sentence) => {
+    wrong = Boolean(sentence);
+    box.setAttribute("aria-invalid", wrong);
+    trouble.textContent = sentence || model.get("problem");
+  };
+  const send = (value) => {
+    complain("");
+    model.set("value", value);
+    model.save_changes(); // the widget base keeps one message in flight, the latest waits
+    paint(value);
+  };
+  const read = () => {
+    const label = model.get("label");
+    const typed = box.value.trim();
+    const value = typed === "" ? NaN : Number(typed);
+    const [low, high] = [model.get("low"), model.get("high")];
+    const parts = { label, value: typed, low: text(low), high: text(high) };
+    if (!Number.isFinite(value)) return complain(worded(model, "number", parts));
+    if (value < low || value > high) return complain(worded(model, "range", parts));
+    if (model.get("integer") && !Number.isInteger(value)) return complain(worded(model, "whole", parts));
+    return value === model.get("value") ? (complain(""), paint(value)) : send(value);
+  };
+  const build = () => {
+    const { low, high, log, integer, step } = Object.fromEntries(
+      ["low", "high", "log", "integer", "step"].map((key) => [key, model.get(key)]));
+    rungs = ladder(low, high, { log, integer, step });
+    track.max = rungs.length - 1;
+    paint(model.get("value"));
+  };
+
+  track.addEventListener("input", () => send(rungs[track.valueAsNumber]));
+  track.addEventListener("pointerdown", () => (dragging = true));
+  for (const name of ["pointerup", "pointercancel", "blur", "change"]) {
+    track.addEventListener(name, () => {
+      if (dragging) { dragging = false; paint(model.get("value")); }
+    });
+  }
+  box.addEventListener("change", read);
+  box.addEventListener("focus", () => box.select());
+  box.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") read();
+    if (event.key === "Escape") { complain(""); paint(model.get("value")); }
+    const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+    if (by) {
+      event.preventDefault();
+      const place = nearest(rungs, model.get("value")) + by;
+      if (rungs[place] !== undefined) send(rungs[place]);
+    }
+  });
+  follow(model, ["low", "high", "log", "integer", "step"], build);
+  follow(model, ["label", "unit", "ends", "disabled"], () => {
+    label.textContent = model.get("label");
+    box.setAttribute("aria-label", worded(model, "value_of", { label: model.get("label") }));
+    unit.textContent = model.get("unit");
+    unit.parentNode.classList.toggle("dpk-united", Boolean(model.get("unit")));
+    model.get("ends").forEach((end, i) => (ends.children[i].textContent = end));
+    ends.hidden = !model.get("ends").some(Boolean);
+    track.disabled = box.disabled = model.get("disabled");
+    paint(model.get("value"));
+  });
+  model.on("change:value", () => {
+    const typing = document.activeElement === box && box.value !== text(model.previous?.("value") ?? NaN);
+    if (!dragging && !typing) paint(model.get("value"));
+  });
+}
+
+// ---- choice, entry, check -----------------------------------------------------------------
+
+function choice(model, el) {
+  const id = fresh();
+  const label = h("label", { class: "dpk-label", for: id });
+  const select = h("select", { class: "dpk-select", id });
+  el.append(h("div", { class: "dpk-row" }, label, select));
+  describe(model, el, [select]);
+  follow(model, ["options"], () => {
+    select.replaceChildren(...model.get("options").map(([read, value]) => h("option", { value }, read)));
+    select.value = model.get("value");
+  });
+  follow(model, ["label", "value", "disabled"], () => {
+    label.textContent = model.get("label");
+    select.value = model.get("value");
+    select.disabled = model.get("disabled");
+  });
+  select.addEventListener("change", () => {
+    model.set("value", select.value);
+    model.save_changes();
+  });
+}
+
+function entry(model, el) {
+  const id = fresh();
+  const label = h("label", { class: "dpk-label", for: id });
+  const box = h("input", { class: "dpk-entry", type: "text", id, autocomplete: "off", spellcheck: "false" });
+  el.append(h("div", { class: "dpk-row" }, label, box));
+  describe(model, el, [box]);
+  follow(model, ["label", "value", "disabled"], () => {
+    label.textContent = model.get("label");
+    box.value = model.get("value");
+    box.disabled = model.get("disabled");
+  });
+  const send = () => {
+    model.set("value", box.value);
+    model.save_changes();
+  };
+  box.addEventListener("change", send);
+  box.addEventListener("keydown", (event) => event.key === "Escape" && (box.value = model.get("value")));
+}
+
+function check(model, el) {
+  const id = fresh();
+  const box = h("input", { class: "dpk-check", type: "checkbox", id });
+  const label = h("label", { class: "dpk-label", for: id });
+  el.append(h("div", { class: "dpk-row dpk-start" }, box, label));
+  describe(model, el, [box]);
+  follow(model, ["label", "value", "disabled"], () => {
+    label.textContent = model.get("label");
+    box.checked = model.get("value");
+    box.disabled = model.get("disabled");
+  });
+  box.addEventListener("change", () => {
+    model.set("value", box.checked);
+    model.save_changes();
+  });
+}
+
+// ---- buttons, progress, note --------------------------------------------------------------
+
+function buttons(model, el) {
+  const row = h("div", { class: "dpk-buttons", role: "group" });
+  el.append(row);
+  const known = new Map();
+  follow(model, ["actions", "off", "label"], () => {
+    if (model.get("label")) row.setAttribute("aria-label", model.get("label"));
+    const order = model.get("actions").map(([name, read, kind]) => {
+      if (!known.has(name)) {
+        const button = h("button", { type: "button" });
+        button.addEventListener("click", () => {
+          if (button.getAttribute("aria-disabled") !== "true") model.send({ click: name });
+        });
+        known.set(name, button);
+      }
+      const button = known.get(name);
+      if (button.textContent !== read) button.textContent = read;
+      button.className = `dpk-button ${kind ? `dpk-${kind}` : ""}`;
+      // not the disabled attribute: it would throw a keyboard user's focus away
+      button.setAttribute("aria-disabled", model.get("off").includes(name));
+      return button;
+    });
+    if (order.some((button, i) => row.children[i] !== button)) row.replaceChildren(...order);
+  });
+}
+
+function progress(model, el) {
+  const id = fresh();
+  const label = h("label", { class: "dpk-label", for: id });
+  const words = h("span", { class: "dpk-unit", "aria-hidden": "true" });
+  const bar = h("progress", { class: "dpk-progress", id, max: 1 });
+  const spoken = h("span", { class: "dpk-hidden", "aria-live": "polite" });
+  el.append(h("div", { class: "dpk-row" }, label, words), bar, spoken);
+  let last = 0;
+  let timer;
+  const speak = () => {
+    timer = undefined;
+    last = performance.now();
+    spoken.textContent = words.textContent;
+  };
+  follow(model, ["value", "text", "label"], () => {
+    const value = model.get("value");
+    label.textContent = model.get("label");
+    words.textContent = model.get("text") || (value === null ? "" : worded(model, "done", { percent: Math.round(100 * value) }));
+    if (value === null) bar.removeAttribute("value");
+    else bar.value = value;
+    timer ??= setTimeout(speak, Math.max(300, last + SPOKEN_MS - performance.now()));
+  });
+  return () => clearTimeout(timer);
+}
+
+function note(model, el) {
+  const body = h("div", { class: "dpk-note", "aria-live": "polite" });
+  el.append(body);
+  follow(model, ["text", "kind", "label"], () => {
+    const [content, kind, label] = ["text", "kind", "label"].map((key) => model.get(key));
+    body.className = `dpk-note dpk-note-${kind}`;
+    body.setAttribute("aria-live", kind === "error" ? "assertive" : "polite");
+    const lead = label || (kind === "plain" ? "" : worded(model, kind, {}));
+    const blocks = content.split(/\n\s*\n/).filter(Boolean).map((block) => h("p", {}, ...inline(block)));
+    if (lead && blocks.length) blocks[0].prepend(h("strong", { class: "dpk-lead" }, lead), " ");
+    body.replaceChildren(...blocks);
+  });
+}
+
+function inline(block) {
+  return block.split(/(\*\*[^*]+\*\*|`[^`]+`)/).map((piece) => {
+    if (piece.startsWith("**") && piece.length > 4) return h("strong", {}, piece.slice(2, -2));
+    if (piece.startsWith("`") && piece.length > 2) return h("code", {}, piece.slice(1, -1));
+    return piece;
+  });
+}
+
+const PARTS = { slider, choice, entry, check, buttons, progress, note };
+
+export default {
+  render({ model, el }) {
+    const part = model.get("part");
+    el.classList.add("dpk", `dpk-${part}-part`);
+    const cleanup = PARTS[part](model, el);
+    // updates sent while a page was loading never reached it: say what is here
+    model.send({ have: Object.fromEntries(model.get("live").map((key) => [key, model.get(key)])) });
+    return cleanup;
+  },
+};

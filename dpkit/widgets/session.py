@@ -1,0 +1,144 @@
+"""A session at the playground: its data, its plan, its runs and what they cost; nothing drawn."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpkit import zoo
+from dpkit.plan import Curve, Plan
+from dpkit.runs import Run
+from dpkit.settings import Settings, choose
+from dpkit.training import Step, train
+from dpkit.widgets.budget import Budget
+from dpkit.widgets.runner import Runner, State
+
+if TYPE_CHECKING:
+    import torch
+
+    from dpkit.datasets import Dataset
+
+    Model = Callable[..., torch.nn.Module] | torch.nn.Module
+
+MOST_RUNS = 6
+"""Runs kept for comparison; the oldest leaves first."""
+CURVE_POINTS = 120
+
+
+class Session:
+    """Plans, starts and keeps runs; tells `drawn(step)` at most every `pause` seconds.
+
+    *Guarantee*
+    - a run is written into the budget before its first batch is drawn;
+    - at most one run is on, and `ended(state, error)` is called once for each.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        model: Model | None,
+        device: str | None,
+        pause: float,
+        drawn: Callable[[Step], None],
+        ended: Callable[[State, Exception | None], None],
+    ) -> None:
+        """Begin with a data set and no run; `model` None means the one that settings name."""
+        self.data, self._given, self._device = data, model, device
+        self._pause, self._drawn, self._ended = pause, drawn, ended
+        self.budget, self.runs = Budget(), list[Run]()
+        self.model: torch.nn.Module | None = None
+        self.last: Step | None = None
+        self.runner = Runner(self._on_step, self._on_end)
+        self._lock = threading.RLock()
+        self._shown = self._began = 0.0
+        self.plan: Plan
+        self.planned: Curve
+
+    @property
+    def run(self) -> Run | None:
+        """The latest run."""
+        return self.runs[-1] if self.runs else None
+
+    def replan(self, settings: Settings) -> Plan:
+        """Price the settings; on an error the plan in force stays."""
+        plan = settings.plan(self.data.num_examples)
+        self.plan, self.planned = plan, plan.curve(CURVE_POINTS)
+        return plan
+
+    def take(self, data: Dataset) -> None:
+        """Go on with other data; only runs on the same data stay for comparison."""
+        self.data = data
+        if not self.runner.busy:
+            self.model, self.last = None, None
+        self.runs = [run for run in self.runs if run.fingerprint == data.fingerprint]
+
+    def start(self, settings: Settings) -> bool:
+        """Begin a run of the plan in force; False if one is on already."""
+        with self._lock:
+            if self.runner.busy:
+                return False
+            plan, data, seed = self.plan, self.data, settings.seed
+            model = self._fresh(settings)
+            run = Run(plan, data.name, settings.model, data.num_examples, data.fingerprint,
+                      seed, settings.to_string())  # fmt: skip
+
+            def steps() -> Iterator[Step]:
+                # The panel shows the cautions itself.
+                with warnings.catch_warnings(action="ignore"):
+                    return train(model, data, plan, seed=seed, device=self._device)
+
+            self.budget.add(data, plan)
+            self.model, self.last = model, None
+            self.runs = [*self.runs, run][-MOST_RUNS:]
+            run.status, self._began = State.RUNNING.value, time.monotonic()
+            return self.runner.start(steps)
+
+    def forget(self) -> None:
+        """Stop and forget the kept runs; what is spent stays spent."""
+        self.runner.stop()
+        self.runner.join(10)
+        self.runs, self.model, self.last = [], None, None
+        self.runner.state = State.IDLE
+
+    def seconds_left(self, step: Step) -> tuple[float, float]:
+        """Time to the end of the run and steps a second, by the mean so far."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        return seconds / step.step * (step.steps - step.step), step.step / seconds
+
+    def save_weights(self, path: str | Path) -> Path:
+        """Write the trained weights alone: nothing that is not private goes with them."""
+        import torch
+
+        if self.model is None or self.runner.busy:
+            raise ValueError("There are no final weights yet; train to the end or press Stop.")
+        torch.save({k: v.detach().cpu() for k, v in self.model.state_dict().items()}, path)
+        return Path(path)
+
+    def _fresh(self, settings: Settings) -> torch.nn.Module:
+        import torch
+
+        if isinstance(self._given, torch.nn.Module):
+            return copy.deepcopy(self._given)
+        factory: Any = self._given or choose(settings.model, zoo.MODELS, "model")
+        return factory(self.data, seed=settings.seed)
+
+    def _on_step(self, step: Step) -> None:
+        now = time.monotonic()
+        due = now - self._shown >= self._pause or step.step in (1, step.steps)
+        self.runs[-1].add(step, spend=due)
+        self.last = step
+        if due:
+            self._shown = now
+            self._drawn(step)
+
+    def _on_end(self, state: State, failure: Exception | None) -> None:
+        run = self.runs[-1]
+        run.status = state.value
+        if self.last is not None:
+            run.add_spend(self.last)
+        self._ended(state, failure)

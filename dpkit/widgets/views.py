@@ -1,0 +1,133 @@
+"""The playground's linked plots: what is drawn from runs, a plan and the present step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpkit import figures
+from dpkit.plan import Curve, round_up
+from dpkit.runs import Run
+from dpkit.training import Step
+from dpkit.widgets.plot import LivePlot
+from dpkit.widgets.words import PLOTS
+
+if TYPE_CHECKING:
+    import torch
+
+    from dpkit.datasets import Dataset
+
+_GRID = 60
+_SHOWN = 12
+
+
+class Views:
+    """Five plots, each redrawn from the present state alone."""
+
+    def __init__(self) -> None:
+        """Make the plots, empty."""
+        heights = {"accuracy": 270, "epsilon": 270, "picture": 270, "loss": 230, "norms": 230}
+        self.plots = {k: LivePlot(height=heights[k], title=title) for k, title in PLOTS.items()}
+
+    def draw(
+        self,
+        runs: Sequence[Run],
+        planned: Curve,
+        delta: float,
+        step: Step | None,
+        model: torch.nn.Module | None,
+        data: Dataset,
+    ) -> None:
+        """All five from the present state."""
+        self.curves(runs)
+        self.price(planned, runs, delta)
+        self.norms(step)
+        self.picture(model, data)
+
+    def check(self) -> None:
+        """Raise if a page reported that it could not draw one of them."""
+        for plot in self.plots.values():
+            plot.check()
+
+    def curves(self, runs: Sequence[Run]) -> None:
+        """Accuracy and loss of all kept runs."""
+        last = runs[-1].accuracy[-1] if runs and runs[-1].accuracy else None
+        said = "no run yet" if last is None else f"latest accuracy {last:.1%}, {len(runs)} runs"
+        self.plots["accuracy"].show(figures.accuracy(runs), f"Test accuracy by step: {said}")
+        self.plots["loss"].show(figures.loss(runs), f"Test loss by step: {said}")
+
+    def price(self, planned: Curve | None, runs: Sequence[Run], delta: float) -> None:
+        """The planned epsilon curve and what was spent."""
+        end = "not known" if planned is None else round_up(float(planned.epsilon[-1]))
+        spent = runs[-1].spent[-1] if runs and runs[-1].spent else 0.0
+        summary = f"Planned epsilon {end} at delta {delta:g}; the latest run has spent {spent:.3g}"
+        figure = figures.epsilon(planned, runs, f" at δ = {delta:g}")
+        self.plots["epsilon"].show(figure, summary)
+
+    def norms(self, step: Step | None) -> None:
+        """Histogram of the present batch's gradient norms."""
+        if step is None:
+            self.plots["norms"].show(figures.norms([], 1.0), "No gradient norms yet")
+            return
+        peek = step.peek
+        summary = f"{peek.clipped:.0%} of {peek.batch_size} records are clipped"
+        self.plots["norms"].show(figures.norms(peek.norms, peek.max_grad_norm), summary)
+
+    def picture(self, model: torch.nn.Module | None, data: Dataset) -> None:
+        """Decision regions for 2-D data, predictions for images, else the data themselves."""
+        if model is None:
+            self.plots["picture"].show(data.picture(), f"Examples of {data.name}")
+        elif data.is_planar:
+            self.plots["picture"].show(_regions(model, data), "Regions by predicted class")
+        elif data.is_image:
+            self.plots["picture"].show(_guesses(model, data), "Predictions for test images")
+
+    def named(self) -> list[tuple[str, figures.Figure]]:
+        """Titles and figures as they stand, for saving."""
+        return [(PLOTS[key], plot.figure) for key, plot in self.plots.items()]
+
+    def close(self) -> None:
+        """Close every plot."""
+        for plot in self.plots.values():
+            plot.close()
+
+
+def _outputs(model: torch.nn.Module, inputs: torch.Tensor) -> np.ndarray:
+    """Class probabilities of a model, shape (records, classes)."""
+    import torch
+
+    where = next(model.parameters()).device
+    was = model.training
+    with torch.no_grad():
+        found = model.eval()(inputs.to(where)).softmax(-1).cpu().numpy()
+    model.train(was)
+    return found
+
+
+def _regions(model: torch.nn.Module, data: Dataset) -> figures.Figure:
+    import torch
+
+    points = data.test_inputs if len(data.test_inputs) else data.inputs
+    reach = float(np.ceil(10 * points.abs().max().item()) / 10) + 0.2
+    axis = torch.linspace(-reach, reach, _GRID)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    guess = _outputs(model, torch.stack([x.ravel(), y.ravel()], 1)).argmax(1)
+    targets = data.test_targets if len(data.test_inputs) else data.targets
+    extent = (-reach, reach, -reach, reach)
+    return figures.boundary(points, targets, guess.reshape(_GRID, _GRID), extent)
+
+
+def _guesses(model: torch.nn.Module, data: Dataset) -> figures.Figure:
+    shown = data.test_inputs[:_SHOWN]
+    odds = _outputs(model, shown)
+    images = shown.float().mean(1) if shown.dim() == 4 else shown
+    images = images - images.amin((1, 2), keepdim=True)
+    names = data.classes
+    return figures.predictions(
+        images.numpy(),
+        [names[int(t)] for t in data.test_targets[:_SHOWN]],
+        [names[i] for i in odds.argmax(1)],
+        [float(p) for p in odds.max(1)],
+    )

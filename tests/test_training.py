@@ -1,0 +1,195 @@
+"""Training: spends what was planned, releases what was charged, repeats bit for bit by seed."""
+
+import collections
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import dpkit as dp
+from dpkit.methods import dpsgd
+
+
+def data(n=200, features=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(n, features, generator=generator)
+    targets = (inputs[:, 0] > 0).long()
+    return dp.datasets.Dataset.of(inputs, targets, test=(inputs[:50], targets[:50]), name="made")
+
+
+def plan(noise=1.0, steps=30, rate=0.1, **method):
+    return dp.Plan(
+        dp.DPSGD(noise_multiplier=noise, max_grad_norm=1.0, learning_rate=0.5, **method),
+        dp.Poisson(rate, steps),
+        delta=1e-4,
+    )
+
+
+def model(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
+
+
+class Log:
+    """The engine's own log: what every draw was given and what it gave."""
+
+    def __init__(self, monkeypatch):
+        self.draws = []
+        original = dp.Gaussian.draw
+
+        def draw(mechanism, total, norm, generator):
+            noisy = original(mechanism, total, norm, generator)
+            self.draws.append((total.clone(), norm, noisy.clone()))
+            return noisy
+
+        monkeypatch.setattr(dp.Gaussian, "draw", draw)
+
+
+@pytest.mark.parametrize("noise", [1.3, lambda step: 2.0 - 0.02 * step, lambda t: 1.0 + 0.02 * t])
+def test_spent_equals_planned_exactly_and_the_log_of_measured_noise(noise, monkeypatch):
+    """PRIVACY_TESTS F: the ledger against what the engine really drew, not against itself."""
+    log = Log(monkeypatch)
+    p = plan(noise, steps=40)
+    wide = torch.nn.Linear(6, 20_000)
+    sizes = []
+    for step in dp.train(wide, data(), p, loss=lambda o, y: 0 * o.sum(1), seed=1):
+        sizes.append(step.peek.batch_size)
+    assert step.epsilon == p.epsilon() and step.ledger == p.ledger()
+    measured = collections.Counter()
+    for total, norm, noisy in log.draws:
+        measured[round(float((noisy - total).double().std()) / norm, 6)] += 1
+    assert sum(measured.values()) == step.ledger.steps == 40
+    charged = [m.noise_multiplier for m, count in step.ledger.entries for _ in range(count)]
+    tolerance = 5 / math.sqrt(2 * wide.weight.numel())
+    found = [float((y - x).double().std()) / c for x, c, y in log.draws]
+    assert np.allclose(found, charged, rtol=tolerance)
+    (rate,) = {m.sample_rate for m, _ in step.ledger.entries}
+    spread = math.sqrt(200 * rate * (1 - rate) / 40)
+    assert abs(np.mean(sizes) - 200 * rate) < 5 * spread
+
+
+def test_epsilon_grows_along_the_plan():
+    p = plan(steps=20)
+    curve = p.curve(20)
+    spent = [step.epsilon for step in dp.train(model(), data(), p, seed=0)]
+    assert spent == pytest.approx(list(curve.epsilon), rel=1e-6)
+    assert len(spent) == 20
+
+
+def test_the_charge_is_written_before_the_noisy_value_is_used(monkeypatch):
+    p, marks = plan(steps=5), []
+    steps = dp.train(model(), data(), p, seed=0)
+    original = dpsgd.DPSGDStepper.step
+
+    def step(self, *args):
+        marks.append(steps.gi_frame.f_locals["self"].spend.mark)
+        return original(self, *args)
+
+    monkeypatch.setattr(dpsgd.DPSGDStepper, "step", step)
+    list(steps)
+    assert [count for _, count in marks] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_seed_repeats_a_run_bit_for_bit_and_no_seed_does_not(momentum):
+    def weights(seed):
+        net = model()
+        list(dp.train(net, data(), plan(momentum=momentum), seed=seed))
+        return torch.cat([p.detach().ravel() for p in net.parameters()])
+
+    assert torch.equal(weights(5), weights(5))
+    assert not torch.equal(weights(5), weights(6))
+    assert not torch.equal(weights(None), weights(None))
+
+
+def test_without_noise_and_clip_it_is_sgd():
+    net, plain, d = model(), model(), data(60)
+    p = dp.Plan(dp.DPSGD(0.0, 1e6, 0.3, 0.9), dp.Poisson(1.0, 12))
+    list(dp.train(net, d, p, seed=0))
+    optimiser = torch.optim.SGD(plain.parameters(), lr=0.3, momentum=0.9)
+    for _ in range(12):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(plain(d.inputs), d.targets).backward()
+        optimiser.step()
+    for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_divisor_is_public_whatever_the_batch(monkeypatch):
+    """A gradient of known norm moves the weights by learning rate x C / (q x public N)."""
+    d = data(64)
+    for size in (64, 128):
+        net = model()
+        before = torch.cat([p.detach().ravel() for p in net.parameters()]).clone()
+        p = dp.Plan(dp.DPSGD(0.0, 1.0, 1.0), dp.Poisson(1.0, 1))
+        log = Log(monkeypatch)
+        list(dp.train(net, d, p, seed=0, num_examples=size))
+        after = torch.cat([p.detach().ravel() for p in net.parameters()])
+        moved = (before - after).norm()
+        assert moved == pytest.approx(float(log.draws[-1][0].norm()) / size, rel=1e-4)
+
+
+def test_empty_batches_release_noise_all_the_same():
+    p = plan(rate=1e-6, steps=5)
+    net = model()
+    before = [x.detach().clone() for x in net.parameters()]
+    done = list(dp.train(net, data(), p, seed=0))
+    assert [s.peek.batch_size for s in done] == [0] * 5
+    assert all(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    assert done[-1].epsilon == p.epsilon() and math.isnan(done[-1].peek.loss)
+
+
+def test_one_record_trains():
+    d = dp.datasets.Dataset.of(torch.randn(1, 6), torch.tensor([0]), test=None, name="one")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        done = list(dp.train(torch.nn.Linear(6, 1), d, plan(steps=8, rate=0.5), seed=0))
+    assert len(done) == 8
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf"), 1e38])
+def test_a_poisoned_record_neither_breaks_the_weights_nor_exceeds_its_share(poison, monkeypatch):
+    clean = data()
+    inputs = clean.inputs.clone()
+    inputs[3] = poison
+    sums = []
+    for x in (clean.inputs, inputs):
+        log = Log(monkeypatch)
+        net = model()
+        engine_data = dp.datasets.Dataset.of(clean.inputs, clean.targets, name="made")
+        object.__setattr__(engine_data, "inputs", x)
+        list(dp.train(net, engine_data, plan(rate=1.0, steps=1), seed=0))
+        assert all(torch.isfinite(p).all() for p in net.parameters())
+        sums.append(log.draws[-1][0])
+    assert float((sums[0] - sums[1]).norm()) <= 2.0 * (1 + 1e-6)
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_drawn():
+    bad = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="BatchNorm"):
+        dp.train(bad, data(), plan(), seed=0)
+    with pytest.raises(ValueError, match="seed"):
+        dp.train(model(), data(), plan(), seed=-1)
+    with pytest.raises(ValueError, match="num_examples"):
+        dp.train(model(), data(), plan(), seed=0, num_examples=0)
+
+
+def test_a_meaningless_delta_is_told():
+    with pytest.warns(UserWarning, match="not below 1/N"):
+        dp.train(model(), data(20), dp.Plan(dp.DPSGD(), dp.Poisson(0.1, 2), delta=0.1), seed=0)
+
+
+def test_evaluations_fall_on_the_first_and_the_last_step():
+    tested = [s.step for s in dp.train(model(), data(), plan(steps=37), seed=0)
+              if s.peek.accuracy is not None]  # fmt: skip
+    assert tested[0] == 1 and tested[-1] == 37 and 20 <= len(tested) <= 37
+    none = dp.train(model(), data(), plan(steps=7), seed=0, evaluate_every=0)
+    assert all(s.peek.accuracy is None for s in none)
+
+
+def test_it_learns():
+    last = list(dp.train(model(), data(2000), plan(1.0, 100), seed=0))[-1]
+    assert last.peek.accuracy > 0.9
