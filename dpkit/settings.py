@@ -112,7 +112,7 @@ class Settings:
                 known = ", ".join((*_TEXT, *_NAMES))
                 raise ValueError(f"{word!r} is no setting; write name=value with {known}.")
             if name in _TEXT:
-                settings = replace(settings, **{name: value})
+                settings = settings.turned(name, value)
             else:
                 settings = settings.turned(_NAMES[name], _number(name, value))
         return settings

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dpkit.datasets import Dataset
     from dpkit.methods.base import Loss
 
-    Data = Dataset | tuple[torch.Tensor, torch.Tensor]
+    Data: TypeAlias = Dataset | tuple[torch.Tensor, torch.Tensor]
 
 
 class Spend:

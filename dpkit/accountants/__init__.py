@@ -8,6 +8,7 @@ from dpkit.accountants.calibration import (
     steps_for_epsilon,
 )
 from dpkit.accountants.composition import Advanced, Basic
+from dpkit.accountants.distribution import LossDistribution
 from dpkit.accountants.gdp import GDP
 from dpkit.accountants.interop import to_dp_event
 from dpkit.accountants.moments import Moments
@@ -24,6 +25,7 @@ __all__ = [
     "Advanced",
     "Basic",
     "Bounds",
+    "LossDistribution",
     "Moments",
     "noise_for_epsilon",
     "sample_rate_for_epsilon",

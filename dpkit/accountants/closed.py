@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from dpkit.mechanisms import Gaussian, Mechanism
 from dpkit.mechanisms.gaussian import gaussian_profile
@@ -23,7 +24,7 @@ def epsilons(mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float) 
     for row in np.flatnonzero(np.isnan(out)):
         present = np.flatnonzero(counts[row])
         if any(bare[i] for i in present):
-            out[row] = single_epsilon(mechanisms[present[0]], delta) if False else math.inf
+            out[row] = math.inf
         elif len(present) == 1 and counts[row, present[0]] == 1:
             out[row] = single_epsilon(mechanisms[present[0]], delta)
     return out
@@ -44,6 +45,13 @@ def gaussian_mu2(
         else:
             mu2 = mu2 + counts[:, column] / sigma**2
     return mu2, plain
+
+
+def gaussian_tradeoff(mu: float, fpr: np.ndarray) -> np.ndarray:
+    """Phi(Phi^-1(1 - a) - mu) (Dong, Roth, Su 2019)."""
+    if math.isinf(mu):
+        return np.zeros_like(fpr)
+    return ndtr(-ndtri(fpr) - mu)
 
 
 def gaussian_sigma(mechanism: Mechanism) -> float | None:
@@ -99,7 +107,7 @@ def decreasing_root(
 def single_epsilon(mechanism: Mechanism, delta: float) -> float:
     """The exact epsilon of one release, from its profile in both directions."""
     worst = 0.0
-    for side in {mechanism, mechanism.reverse}:
+    for side in (mechanism, mechanism.reverse):
         if float(side.profile(np.zeros(1))[0]) <= delta:
             continue
         high = 1.0

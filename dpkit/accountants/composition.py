@@ -60,9 +60,11 @@ class Advanced(Accountant):
 
 
 def _is_pure(mechanism: Mechanism) -> bool:
-    """Whether some finite epsilon needs no delta at all."""
-    sides = (mechanism, mechanism.reverse)
-    return all(float(side.profile(np.array([1e4]))[0]) == 0.0 for side in sides)
+    """Whether no loss lies beyond the largest atom, so that no delta is needed."""
+    return all(
+        bool(side.atoms) and float(side.profile(np.array([max(side.atoms)]))[0]) <= 1e-15
+        for side in (mechanism, mechanism.reverse)
+    )
 
 
 def _all_pure(ledger: Ledger) -> bool:
@@ -74,8 +76,10 @@ def _parts(ledger: Ledger, delta: float) -> list[tuple[float, int]]:
     needing = sum(count for mechanism, count in ledger.entries if not _is_pure(mechanism))
     parts = []
     for mechanism, count in ledger.entries:
-        share = 1e-300 if _is_pure(mechanism) else delta / needing
-        parts.append((_epsilon(mechanism, share), count))
+        if _is_pure(mechanism):
+            parts.append((max(*mechanism.atoms, *mechanism.reverse.atoms), count))
+        else:
+            parts.append((_epsilon(mechanism, delta / needing), count))
     return parts
 
 

@@ -5,31 +5,40 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from dpkit.accountants import closed, contour, rdp
+from dpkit.accountants import closed, contour, rdp, sandwich
 from dpkit.accountants.base import (
     Accountant,
+    Bounds,
     canonical,
     checked_counts,
     checked_delta,
     checked_epsilon,
 )
+from dpkit.accountants.distribution import LossDistribution, histogram
 from dpkit.mechanisms import Ledger, Mechanism
+
+_CLOSED = 1e-12
+"""Relative rounding of the closed forms, which their bounds allow for."""
 
 
 @dataclass(frozen=True)
 class PLD(Accountant):
-    """Exact composition: closed form, contour, sandwich, RDP, in this order of trust."""
+    """Exact composition: closed form, contour, sandwich, RDP, in this order of trust and need.
+
+    Guarantee:
+    - the maximum over the two directions is taken after composing (Lebeda et al. 2024);
+    - where neither closed form nor contour answers, epsilon is the upper side of a bracket.
+    """
 
     name: ClassVar[str] = "PLD"
 
     def epsilon(self, ledger: Ledger, delta: float) -> float:
         """The tight epsilon, as one row of `curve`."""
-        counts = np.array([ledger.counts], dtype=np.int64).reshape(1, -1)
-        return float(self.curve(ledger.mechanisms, counts, delta)[0])
+        return float(self.curve(ledger.mechanisms, _one_row(ledger), delta)[0])
 
     def curve(
         self, mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float
@@ -41,18 +50,141 @@ class PLD(Accountant):
         mechanisms, counts = tuple(mechanisms[i] for i in order), counts[:, order]
         out = closed.epsilons(mechanisms, counts, delta)
         rows = np.flatnonzero(np.isnan(out))
-        if len(rows) and contour.usable(mechanisms):
-            worst = contour.epsilons(mechanisms, counts[rows], delta)
-            back = tuple(mechanism.reverse for mechanism in mechanisms)
-            if back != mechanisms:
-                worst = np.maximum(worst, contour.epsilons(back, counts[rows], delta))
-            out[rows] = np.maximum(worst, 0.0)
-        rows = np.flatnonzero(np.isnan(out))
-        if len(rows):
-            out[rows] = rdp.RDP().curve(mechanisms, counts[rows], delta)
+        out[rows] = _contour(mechanisms, counts[rows], delta)
+        for row in np.flatnonzero(np.isnan(out)):
+            kept = tuple(m for m, count in zip(mechanisms, counts[row], strict=True) if count)
+            out[row] = _bracket(kept, tuple(counts[row][counts[row] > 0].tolist()), delta)[1]
         return out
+
+    def bounds(self, ledger: Ledger, delta: float) -> Bounds:
+        """Lower and upper from the sandwich, the estimate from the contour if it answers."""
+        delta = checked_delta(delta)
+        mechanisms, counts = _sorted(ledger)
+        value = float(closed.epsilons(mechanisms, np.array([counts], dtype=np.int64), delta)[0])
+        if not math.isnan(value):
+            low, high = value * (1 - _CLOSED), value * (1 + _CLOSED)
+            return Bounds(low, value, high, "closed form", ledger.relation)
+        lower, upper, method = _bracket(mechanisms, counts, delta)
+        value = float(_contour(mechanisms, np.array([counts], dtype=np.int64), delta)[0])
+        if lower <= value <= upper:
+            return Bounds(lower, value, upper, "contour, within a sandwich", ledger.relation)
+        return Bounds(lower, upper, upper, method, ledger.relation)
 
     def delta(self, ledger: Ledger, epsilon: float) -> float:
         """The tight delta."""
-        epsilon = checked_epsilon(epsilon)
-        raise NotImplementedError
+        return float(self.deltas(ledger, np.array([checked_epsilon(epsilon)]))[0])
+
+    def deltas(self, ledger: Ledger, epsilon: Any) -> np.ndarray:
+        """delta at each epsilon >= 0, the worse of the two directions.
+
+        Shapes: (E,) -> (E,).
+        """
+        epsilon = np.asarray(epsilon, dtype=float)
+        mechanisms, counts = _sorted(ledger)
+        worst = np.zeros(len(epsilon))
+        for side in _directions(mechanisms):
+            worst = np.maximum(worst, _deltas(side, counts, epsilon))
+        return worst
+
+    def tradeoff(self, ledger: Ledger, fpr: Any) -> np.ndarray:
+        """The least false negative rate of any attacker, at each false positive rate.
+
+        f(a) = max over eps >= 0 of 1 - delta - e^eps a and e^-eps (1 - delta - a), at least 0:
+        never above the truth, since only some epsilons are tried.
+        *Source*: Dong, Roth, Su 2019, proposition 2.12.
+        """
+        fpr = np.asarray(fpr, dtype=float)
+        if np.any(~((fpr >= 0) & (fpr <= 1))):
+            raise ValueError("fpr (false positive rate) must lie in [0, 1].")
+        mu2, plain = closed.gaussian_mu2(ledger.mechanisms, _one_row(ledger))
+        if plain[0]:
+            return closed.gaussian_tradeoff(math.sqrt(mu2[0]), fpr)
+        top = self.epsilon(ledger, 1e-9)
+        if math.isinf(top):
+            top = self.epsilon(ledger, 1e-3)
+        if math.isinf(top):
+            return np.zeros_like(fpr)
+        eps = top * np.linspace(0.0, 1.0, 513) ** 1.5
+        delta, flat = self.deltas(ledger, eps), fpr.reshape(-1, 1)
+        with np.errstate(over="ignore"):
+            one = (1 - delta - np.exp(eps) * flat).max(axis=1)
+            two = (np.exp(-eps) * (1 - delta - flat)).max(axis=1)
+        return np.maximum(np.maximum(one, two), 0.0).reshape(fpr.shape)
+
+    def advantage(self, ledger: Ledger) -> float:
+        """The best attacker's true minus false positive rate: delta at epsilon 0."""
+        return self.delta(ledger, 0.0)
+
+    def loss_distribution(
+        self, ledger: Ledger, bins: int = 120, backward: bool = False
+    ) -> LossDistribution:
+        """The composed privacy loss as a histogram, from above and from below."""
+        mechanisms, counts = _sorted(ledger)
+        side = _directions(mechanisms)[-1] if backward else mechanisms
+        return histogram(side, counts, bins)
+
+
+def _one_row(ledger: Ledger) -> np.ndarray:
+    return np.array([ledger.counts], dtype=np.int64).reshape(1, -1)
+
+
+def _sorted(ledger: Ledger) -> tuple[tuple[Mechanism, ...], tuple[int, ...]]:
+    order = canonical(ledger.mechanisms)
+    return tuple(ledger.mechanisms[i] for i in order), tuple(ledger.counts[i] for i in order)
+
+
+def _directions(mechanisms: tuple[Mechanism, ...]) -> list[tuple[Mechanism, ...]]:
+    """The pairs as they are, and swapped if that makes a difference."""
+    if all(mechanism.symmetric for mechanism in mechanisms):
+        return [mechanisms]
+    return [mechanisms, tuple(mechanism.reverse for mechanism in mechanisms)]
+
+
+def _contour(mechanisms: tuple[Mechanism, ...], counts: np.ndarray, delta: float) -> np.ndarray:
+    """Both directions by the contour, cut at 0; NaN where either does not vouch for itself."""
+    if not len(counts) or not contour.usable(mechanisms):
+        return np.full(len(counts), np.nan)
+    worst = None
+    for side in _directions(mechanisms):
+        values = contour.epsilons(side, counts, delta, worst)
+        worst = values if worst is None else np.maximum(worst, values)
+    return np.maximum(worst, 0.0)
+
+
+def _bracket(
+    mechanisms: tuple[Mechanism, ...], counts: tuple[int, ...], delta: float
+) -> tuple[float, float, str]:
+    """Lower, upper and method, from the sandwich and, where it is tighter, RDP."""
+    lower, upper = 0.0, 0.0
+    for side in _directions(mechanisms):
+        low, high = sandwich.bracket(side, counts, delta)
+        lower, upper = max(lower, low), max(upper, high)
+    moments = float(rdp.RDP().curve(mechanisms, np.array([counts]), delta)[0])
+    if moments < upper:
+        return min(lower, moments), moments, "RDP"
+    return lower, upper, "sandwich"
+
+
+def _deltas(
+    mechanisms: tuple[Mechanism, ...], counts: tuple[int, ...], epsilon: np.ndarray
+) -> np.ndarray:
+    """One direction's deltas."""
+    row = np.array([counts], dtype=np.int64)
+    if not counts:
+        return np.zeros(len(epsilon))
+    if any(getattr(mechanism, "noise_multiplier", 1.0) == 0 for mechanism in mechanisms):
+        return np.ones(len(epsilon))
+    if sum(counts) == 1:
+        return mechanisms[0].profile(epsilon)
+    mu2, plain = closed.gaussian_mu2(mechanisms, row)
+    if plain[0]:
+        return closed.gaussian_profile(math.sqrt(mu2[0]), epsilon)
+    out = np.full(len(epsilon), np.nan)
+    finite = np.isfinite(epsilon)
+    if contour.usable(mechanisms):
+        out[~finite] = 0.0
+        out[finite] = contour.deltas(mechanisms, row[0], epsilon[finite])
+    rest = np.isnan(out)
+    if rest.any():
+        out[rest] = sandwich.deltas(mechanisms, counts, epsilon[rest])
+    return out

@@ -8,7 +8,7 @@ are transformed: rounding then stays relative to the tail that is asked for, how
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,16 @@ from dpkit.mechanisms import grid as grids
 
 _MOST = 1 << 20  # cells of one window; beyond it the grid gets coarser, and the gap wider
 _OUTSIDE = 32.0  # each side of the window holds less than e^-32 of the tilted mass
+_SHARE = 2e-4  # the bracket that is aimed at, as a share of epsilon
 _NOISE = 1e-10  # what rounding in the transform may add to a tail, as a share
+
+Counts = Sequence[int]
+Pairs = Sequence[Mechanism]
 
 
 @dataclass(frozen=True)
 class Composed:
-    """A composed privacy loss: masses on a grid, as mass = e^(log_scale - tilt * loss) tilted."""
+    """A composed privacy loss on a grid; a mass is e^(log_scale - tilt * loss) times `tilted`."""
 
     losses: np.ndarray
     tilted: np.ndarray
@@ -33,53 +37,49 @@ class Composed:
     infinite: float
     upper: bool
 
-    def _tails(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """sum_{l >= e} m and sum_{l >= e} m e^(e0 - l), scaled by e^(-log_scale + tilt e0)."""
+    def deltas(self, epsilon: np.ndarray) -> np.ndarray:
+        """delta at each epsilon, on the side that this grid stands for."""
         origin = float(self.losses[0])
         away = self.losses - origin
         weight = self.tilted * np.exp(-self.tilt * away)
         first = np.cumsum(weight[::-1])[::-1]
         second = np.cumsum((weight * np.exp(-away))[::-1])[::-1]
-        return first, second, origin
-
-    def deltas(self, epsilon: np.ndarray) -> np.ndarray:
-        """delta at each epsilon, on the side that this grid stands for."""
-        first, second, origin = self._tails()
-        scale = math.exp(min(self.log_scale - self.tilt * origin, 700.0))
         index = np.searchsorted(self.losses, epsilon, side="right")
-        inside = index < len(self.losses)
         at = np.minimum(index, len(self.losses) - 1)
         grown = np.exp(np.minimum(epsilon - origin, 700.0))
-        value = np.where(inside, scale * (first[at] - grown * second[at]), 0.0)
-        return self._rounded(np.maximum(value, 0.0), np.asarray(epsilon))
+        value = np.maximum(first[at] - grown * second[at], 0.0)
+        with np.errstate(divide="ignore"):
+            log_value = np.log(value) + (self.log_scale - self.tilt * origin)
+        value = np.where(index < len(self.losses), np.exp(np.minimum(log_value, 0.0)), 0.0)
+        return self._rounded(value, np.asarray(epsilon))
 
     def _rounded(self, value: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
         """Outward: rounding, and the mass that the window left out or folded in."""
         at = np.maximum(epsilon, self.losses[0])
-        fold = np.exp(np.minimum(self.log_scale - self.tilt * at - _OUTSIDE, 0.0))
+        fold = 2 * np.exp(np.minimum(self.log_scale - self.tilt * at - _OUTSIDE, 0.0))
         if self.upper:
-            return np.minimum(self.infinite + value * (1 + _NOISE) + 2 * fold, 1.0)
-        return np.maximum(value * (1 - _NOISE) - 2 * fold, 0.0)
+            return np.minimum(self.infinite + value * (1 + _NOISE) + fold, 1.0)
+        return np.maximum(value * (1 - _NOISE) - fold, 0.0)
 
     def epsilon(self, delta: float) -> float:
         """Where delta is met, on this grid's side; infinite if it never is."""
         if self.infinite >= delta:
             return math.inf
         values = self.deltas(self.losses)
-        index = int(np.searchsorted(-values, -delta, side="left"))
+        index = int(np.argmax(values <= delta)) if values[-1] <= delta else len(values)
         if index == 0:
             return float(self.losses[0])
         if index == len(values):
             return math.inf if self.upper else float(self.losses[-1])
-        low, high = self.losses[index - 1], self.losses[index]
+        low, high = float(self.losses[index - 1]), float(self.losses[index])
         above, below = float(values[index - 1]), float(values[index])
         # Between two points delta is a line in e^eps.
         share = (above - delta) / (above - below) if above > below else 1.0
-        return float(low + math.log1p(share * math.expm1(high - low)))
+        return low + math.log1p(share * math.expm1(high - low))
 
 
 @dataclass(frozen=True)
-class Plan:
+class Layout:
     """What one direction needs: the tilt, the grid's step, and each mechanism's range of cells."""
 
     tilt: float
@@ -87,82 +87,88 @@ class Plan:
     ranges: tuple[tuple[int, int], ...]
 
 
-def planned(
-    mechanisms: Sequence[Mechanism],
-    counts: Sequence[int],
-    delta: float,
-    share: float,
-    gap: float = math.inf,
-) -> Plan | None:
-    """A tilt near the saddle and a step whose bracket is about min(gap, share * eps) wide."""
+def bracket(mechanisms: Pairs, counts: Counts, delta: float) -> tuple[float, float]:
+    """Lower and upper epsilon of one direction; (0, infinity) if the losses reach too far."""
+    layout = laid_out(mechanisms, counts, delta)
+    if layout is None:
+        return 0.0, math.inf
+    lower, upper = (composed(mechanisms, counts, layout, side) for side in (False, True))
+    return (
+        max(lower.epsilon(delta), 0.0) if lower else 0.0,
+        max(upper.epsilon(delta), 0.0) if upper else math.inf,
+    )
+
+
+def deltas(mechanisms: Pairs, counts: Counts, epsilon: np.ndarray) -> np.ndarray:
+    """Upper deltas at each epsilon of one direction; thin tails get a tilt of their own."""
+    out = np.ones(len(epsilon))
+    for log_delta in (-7.0, -23.0, -46.0):
+        layout = laid_out(mechanisms, counts, math.exp(log_delta))
+        side = composed(mechanisms, counts, layout, True) if layout else None
+        if side is not None:
+            out = np.minimum(out, side.deltas(np.minimum(epsilon, 1e300)))
+    return out
+
+
+def laid_out(
+    mechanisms: Pairs, counts: Counts, delta: float, tilt: float | None = None
+) -> Layout | None:
+    """A tilt near the saddle, and a step whose bracket is about `_SHARE` of epsilon wide."""
     total = sum(counts)
-    spans = [_span(mechanism, 1e-7 * delta / total) for mechanism in mechanisms]
-    if any(span is None for span in spans):
+    spans = [_span(mechanism, 1e-6 * delta / total) for mechanism in mechanisms]
+    if any(math.isinf(sum(span)) for span in spans):
         return None
-    rough = [_rough(m, span) for m, span in zip(mechanisms, spans, strict=True)]
-    tilts = np.concatenate([[1e-9], np.geomspace(1e-3, 3e4, 100) / _scale(rough, counts)])
-    logs = np.zeros(len(tilts))
-    for (losses, masses), count in zip(rough, counts, strict=True):
-        exponent = np.multiply.outer(tilts, losses)
-        top = exponent.max(axis=1, keepdims=True)
-        logs += count * (top[:, 0] + np.log((masses * np.exp(exponent - top)).sum(axis=1)))
-    with np.errstate(divide="ignore"):
-        bound = (logs - math.log(delta) + tilts * np.log(tilts)) / tilts
-    bound -= (1 + tilts) * np.log1p(tilts) / tilts
-    best = int(np.argmin(bound))
-    tilt, eps = float(tilts[best]), max(float(bound[best]), 0.0)
-    wanted = min(gap, share * max(eps, 1e-3 / tilt))
-    step = math.sqrt(4 * wanted / (total * tilt))
-    step = min(step, min(sum(span) for span in spans) / 64)
-    step = max(step, max(sum(span) for span in spans) / _MOST)
+    saddle, eps, spread = _saddle(mechanisms, counts, spans, delta)
+    wanted = _SHARE * max(eps, 1e-3 / saddle)
+    step = math.sqrt(8 * wanted / (total * saddle))
+    step = min(step, min(_core(mechanism) for mechanism in mechanisms) / 2)
+    step = max(step, max(sum(span) for span in spans) / _MOST, 24 * spread / _MOST)
     step = _aligned(mechanisms, step)
     cells = tuple((_cells(low, step), _cells(high, step)) for low, high in spans)
-    return Plan(tilt, step, cells)
+    return Layout(saddle if tilt is None else tilt, step, cells)
 
 
-def composed(
-    mechanisms: Sequence[Mechanism], counts: Sequence[int], plan: Plan, upper: bool
-) -> Composed:
-    """Compose all releases on one side of the bracket."""
+def composed(mechanisms: Pairs, counts: Counts, layout: Layout, upper: bool) -> Composed | None:
+    """Compose all releases on one side of the bracket; None if that takes too wide a window."""
     lay = grids.above if upper else grids.below
     parts = [
-        lay(mechanism, plan.step, low, high)
-        for mechanism, (low, high) in zip(mechanisms, plan.ranges, strict=True)
+        lay(mechanism, layout.step, low, high)
+        for mechanism, (low, high) in zip(mechanisms, layout.ranges, strict=True)
     ]
     log_finite = sum(
         count * math.log1p(-min(part.infinite, 1 - 1e-16))
         for part, count in zip(parts, counts, strict=True)
     )
-    tilted, scales = [], 0.0
+    tilted, log_scale = [], 0.0
     for part, count in zip(parts, counts, strict=True):
-        exponent = plan.tilt * part.losses
+        exponent = layout.tilt * part.losses
         top = float(exponent[part.mass > 0].max())
         mass = part.mass * np.exp(np.minimum(exponent - top, 0.0))
         size = float(mass.sum())
-        scales += count * (top + math.log(size))
+        log_scale += count * (top + math.log(size))
         tilted.append(mass / size)
     low, high = _window(parts, tilted, counts)
+    if high - low > 4 * _MOST:
+        return None
     size = fft.next_fast_len(high - low + 1, real=True)
-    total = _power(parts, tilted, counts, size)
     return Composed(
-        losses=plan.step * np.arange(low, low + size),
-        tilted=np.roll(total, -(low % size)),
-        tilt=plan.tilt,
-        log_scale=scales,
+        losses=layout.step * np.arange(low, low + size),
+        tilted=np.roll(_power(parts, tilted, counts, size), -(low % size)),
+        tilt=layout.tilt,
+        log_scale=log_scale,
         infinite=-math.expm1(log_finite),
         upper=upper,
     )
 
 
 def _power(
-    parts: list[grids.Masses], tilted: list[np.ndarray], counts: Sequence[int], size: int
+    parts: list[grids.Masses], tilted: list[np.ndarray], counts: Counts, size: int
 ) -> np.ndarray:
     """Circular convolution of all masses, each to the power of its count."""
     spectrum = np.ones(size // 2 + 1, dtype=complex)
     for part, mass, count in zip(parts, tilted, counts, strict=True):
         index = (part.first + np.arange(len(mass))) % size
-        folded = np.bincount(index, weights=mass, minlength=size)
-        base = fft.rfft(folded)
+        base = fft.rfft(np.bincount(index, weights=mass, minlength=size))
         while count:
             if count & 1:
                 spectrum *= base
@@ -173,31 +179,29 @@ def _power(
 
 
 def _window(
-    parts: list[grids.Masses], tilted: list[np.ndarray], counts: Sequence[int]
+    parts: list[grids.Masses], tilted: list[np.ndarray], counts: Counts
 ) -> tuple[int, int]:
     """Grid indices that hold all but e^-32 of the tilted mass on each side (Chernoff)."""
-    mean, variance = 0.0, 0.0
+    variance = 0.0
     for part, mass, count in zip(parts, tilted, counts, strict=True):
         index = part.first + np.arange(len(mass))
-        middle = float(np.sum(mass * index))
-        mean += count * middle
-        variance += count * float(np.sum(mass * (index - middle) ** 2))
+        mean = float(np.sum(mass * index))
+        variance += count * float(np.sum(mass * (index - mean) ** 2))
     spread = math.sqrt(max(variance, 1.0))
     edges = []
     for sign in (-1, 1):
         reach = [
             (_cumulant(parts, tilted, counts, sign * a / spread) + _OUTSIDE) * spread / a
-            for a in (1.0, 2.0, 4.0, 8.0)
+            for a in (0.5, 1.0, 2.0, 4.0, 8.0)
         ]
         edges.append(sign * min(reach))
-    low, high = math.floor(edges[0]) - 2, math.ceil(edges[1]) + 2
     least = sum(c * p.first for p, c in zip(parts, counts, strict=True))
     most = sum(c * (p.first + len(p.mass) - 1) for p, c in zip(parts, counts, strict=True))
-    return max(low, least), min(high, most)
+    return max(math.floor(edges[0]) - 2, least), min(math.ceil(edges[1]) + 2, most)
 
 
 def _cumulant(
-    parts: list[grids.Masses], tilted: list[np.ndarray], counts: Sequence[int], a: float
+    parts: list[grids.Masses], tilted: list[np.ndarray], counts: Counts, a: float
 ) -> float:
     total = 0.0
     for part, mass, count in zip(parts, tilted, counts, strict=True):
@@ -208,24 +212,48 @@ def _cumulant(
     return total
 
 
-def _span(mechanism: Mechanism, tail: float) -> tuple[float, float] | None:
+def _saddle(
+    mechanisms: Pairs, counts: Counts, spans: Sequence[tuple[float, float]], delta: float
+) -> tuple[float, float, float]:
+    """Where Chernoff's bound is least, its epsilon, and the spread there, from coarse grids."""
+    rough = [_rough(m, span) for m, span in zip(mechanisms, spans, strict=True)]
+    tilts = np.geomspace(1e-3, 3e4, 100) / _scale(rough, counts)
+    logs, variance = np.zeros(len(tilts)), np.zeros(len(tilts))
+    for (losses, masses), count in zip(rough, counts, strict=True):
+        with np.errstate(divide="ignore"):
+            exponent = np.multiply.outer(tilts, losses) + np.log(masses)
+        top = exponent.max(axis=1, keepdims=True)
+        tilted = np.exp(exponent - top)
+        size = tilted.sum(axis=1)
+        logs += count * (top[:, 0] + np.log(size))
+        mean = (tilted * losses).sum(axis=1) / size
+        variance += count * (tilted * (losses - mean[:, None]) ** 2).sum(axis=1) / size
+    bound = logs - math.log(delta) + tilts * np.log(tilts) - (1 + tilts) * np.log1p(tilts)
+    bound /= tilts
+    best = int(np.argmin(bound))
+    return float(tilts[best]), max(float(bound[best]), 0.0), math.sqrt(variance[best])
+
+
+def _span(mechanism: Mechanism, tail: float) -> tuple[float, float]:
     """How far the loss reaches to the left and to the right, but for this tail."""
-    back = _reach(mechanism.reverse_profile, tail)
-    ahead = _reach(mechanism.profile, tail)
-    return None if back is None or ahead is None else (back, ahead)
+    return _reach(mechanism.reverse_profile, tail), _reach(mechanism.profile, tail)
 
 
-def _reach(profile: object, tail: float) -> float | None:
-    """The least eps at which a falling profile is below a tail or level; None if beyond 1e12."""
+def _reach(profile: Callable[[np.ndarray], np.ndarray], tail: float) -> float:
+    """The least eps at which a falling profile is below a tail, or level at its last value."""
     eps = np.concatenate([[0.0], np.geomspace(1e-12, 1e12, 97)])
     for _ in range(3):
-        values = profile(eps)  # type: ignore[operator]
-        last = max(float(values[-1]), tail)
-        index = int(np.argmax(values <= last))
+        values = profile(eps)
+        index = int(np.argmax(values <= max(float(values[-1]), tail)))
         if index == 0:
             return float(eps[1]) if eps[0] == 0 else float(eps[0])
         eps = np.linspace(eps[index - 1], eps[index], 33)
-    return float(eps[-1])
+    return float(eps[-1]) if eps[-1] < 1e12 else math.inf
+
+
+def _core(mechanism: Mechanism) -> float:
+    """About 0.4 standard deviations of the bulk of one loss, whatever its tails: delta(0)."""
+    return max(float(mechanism.profile(np.zeros(1))[0]), 1e-300)
 
 
 def _rough(mechanism: Mechanism, span: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -235,7 +263,7 @@ def _rough(mechanism: Mechanism, span: tuple[float, float]) -> tuple[np.ndarray,
     return masses.losses, np.maximum(masses.mass, 0.0)
 
 
-def _scale(rough: list[tuple[np.ndarray, np.ndarray]], counts: Sequence[int]) -> float:
+def _scale(rough: list[tuple[np.ndarray, np.ndarray]], counts: Counts) -> float:
     """The standard deviation of the composed loss, roughly."""
     total = 0.0
     for (losses, masses), count in zip(rough, counts, strict=True):
@@ -246,10 +274,10 @@ def _scale(rough: list[tuple[np.ndarray, np.ndarray]], counts: Sequence[int]) ->
 
 
 def _cells(span: float, step: float) -> int:
-    return max(math.ceil(span / step - 1e-9), 1)
+    return math.ceil(span / step - 1e-9) + 3  # the outermost cells are given away below
 
 
-def _aligned(mechanisms: Sequence[Mechanism], step: float) -> float:
+def _aligned(mechanisms: Pairs, step: float) -> float:
     """A step that puts the atoms of the losses on grid points, where one such step exists."""
     atoms = {abs(atom) for mechanism in mechanisms for atom in mechanism.atoms if atom}
     if not atoms:

@@ -42,6 +42,8 @@ class Scaling:
 class Raw:
     """A whole set before any choice among its records.
 
+    `note` says in words what a reader of results must know of the records.
+
     *Shapes*: inputs (N, ...) of any number type, targets (N,); the test split likewise.
     """
 
@@ -52,3 +54,4 @@ class Raw:
     test_targets: Array
     classes: tuple[str, ...]
     scaling: Scaling = Scaling()
+    note: str = ""

@@ -35,9 +35,9 @@ def _circles(labels: Array, along: Array) -> Points:
 
 
 def _spiral(labels: Array, along: Array) -> Points:
-    """Two arms of one full turn; the square root spreads the points evenly along them."""
+    """Two arms of one and a half turns; the square root spreads the points evenly along them."""
     radius = np.sqrt(along)
-    return _turn(2 * np.pi * radius + np.pi * labels) * radius[:, None]
+    return _turn(3 * np.pi * radius + np.pi * labels) * radius[:, None]
 
 
 def _blobs(labels: Array, along: Array) -> Points:
@@ -78,7 +78,7 @@ class Toy:
 
 
 _TOYS = (
-    Toy("moons", ("upper", "lower"), _moons, 0.1, (0.5, 0.25), (0.87, 0.49)),
+    Toy("moons", ("upper", "lower"), _moons, 0.15, (0.5, 0.25), (0.87, 0.49)),
     Toy("circles", ("outer", "inner"), _circles, 0.08, (0.0, 0.0), (0.56, 0.56)),
     Toy("spiral", ("first arm", "second arm"), _spiral, 0.04, (0.0, 0.0), (0.5, 0.5)),
     Toy("blobs", ("south-west", "north-west", "south-east", "north-east"), _blobs, 0.35,

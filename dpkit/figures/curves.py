@@ -21,23 +21,24 @@ from dpkit.plan import Curve, round_up
 from dpkit.runs import Run
 
 
-def accuracy(runs: Sequence[Run]) -> Figure:
+def accuracy(runs: Sequence[Run], planned: Curve | None = None) -> Figure:
     """Test accuracy in percent against the step; the last run is the present one."""
     lines = [_line(run, run.tested_steps, [100 * a for a in run.accuracy], i, "%{y:.1f}%")
              for i, run in enumerate(runs)]  # fmt: skip
     return {
         "data": lines,
-        "layout": layout_of("step", "test accuracy (%)", y={"range": [0, 101]}, x=_reach(runs)),
+        "layout": layout_of("step", "test accuracy (%)", y={"range": [0, 101]}, x=_reach(runs, planned)),
     }
 
 
-def loss(runs: Sequence[Run]) -> Figure:
+def loss(runs: Sequence[Run], planned: Curve | None = None) -> Figure:
     """Mean test loss (nats) against the step."""
     lines = [_line(run, run.tested_steps, run.test_loss, i, "loss %{y:.3g}")
              for i, run in enumerate(runs)]  # fmt: skip
     highest = [max((x for x in run.test_loss if np.isfinite(x)), default=0.0) for run in runs]
-    y = {"rangemode": "tozero"} if max(highest, default=0) < 50 else {"type": "log"}
-    return {"data": lines, "layout": layout_of("step", "test loss (nats)", y=y, x=_reach(runs))}
+    y = {"rangemode": "tozero"} if 0 < max(highest, default=0) < 50 else {"type": "log"}
+    y = y if any(highest) else {"range": [0, 3]}
+    return {"data": lines, "layout": layout_of("step", "test loss (nats)", y=y, x=_reach(runs, planned))}
 
 
 def epsilon(planned: Curve | None, runs: Sequence[Run], promise: str = "") -> Figure:

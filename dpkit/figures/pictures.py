@@ -16,7 +16,8 @@ def norms(values: ArrayLike, max_grad_norm: float) -> Figure:
     found = np.asarray(values, dtype=float)
     found = found[np.isfinite(found) & (found > 0)]
     if not len(found):
-        empty = layout_of("gradient norm", "records")
+        hidden = {"showticklabels": False, "range": [0, 1]}
+        empty = layout_of("gradient norm of a record", "records", x=hidden, y=hidden)
         return {"data": [], "layout": empty | {"annotations": [note_in_middle("no records yet")]}}
     low = min(found.min(), max_grad_norm) / 1.5
     high = max(found.max(), max_grad_norm) * 1.5

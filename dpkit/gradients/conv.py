@@ -1,4 +1,4 @@
-"""Convolutions: per-example gradients as one small matrix product for each record."""
+"""Convolutions: per-example gradients as a few batched matrix products for each kernel row."""
 
 from __future__ import annotations
 
@@ -6,39 +6,145 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpkit.gradients.kernel import Kept, Kernel, Piece
+from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, row_squares, zeroed
+
+BLOCK_BYTES = 2 * 2**20
+"""Size of the gathered columns worked on at a time: about what a core's own cache holds."""
 
 
 class ConvKernel(Kernel):
-    """Conv1d and Conv2d with one group: patches of the input times the gradient at the output."""
+    """Conv1d and Conv2d, of any stride, dilation, padding and number of groups."""
 
     @staticmethod
     def handles(module: nn.Module) -> bool:
-        """Ungrouped one and two-dimensional convolutions with their own forward."""
-        for kind in (nn.Conv1d, nn.Conv2d):
-            if isinstance(module, kind) and type(module).forward is kind.forward:
-                return bool(module.groups == 1)
-        return False
+        """One and two-dimensional convolutions with their own forward."""
+        kinds = (nn.Conv1d, nn.Conv2d)
+        return any(
+            isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds
+        )
 
     def examples(self, kept: Kept, grad: Tensor) -> list[Piece]:
-        """g times the patches that each output position saw, summed over positions."""
-        (inputs,) = kept
-        g = grad.flatten(2)
+        """Per-example gradients in the order of the parameters."""
+        inputs, grad = _planar(kept[0]), _planar(grad)
         pieces = []
         if self.weight is not None:
-            patches = self._patches(inputs)
-            pieces.append((self.weight, torch.bmm(g, patches.transpose(1, 2)).flatten(1)))
+            if self.module.groups > 1:
+                pieces.append((self.weight, self._grouped(inputs, grad)))
+            else:
+                rows = self._by_kernel_row(inputs, grad)  # (kh, B, out, kw, in)
+                pieces.append((self.weight, rows.permute(1, 2, 4, 0, 3).flatten(1)))
         if self.bias is not None:
-            pieces.append((self.bias, g.sum(2)))
+            pieces.append((self.bias, grad.sum((2, 3))))
         return pieces
 
-    def _patches(self, inputs: Tensor) -> Tensor:
-        """(B, C_in * kernel, positions)."""
+    def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
+        """Gradients kept in the order in which they were computed, unless a mask needs another."""
+        if mask is not None or self.weight is None or self.module.groups > 1:
+            return Rows(self.examples(kept, grad), mask)
+        inputs, grad = _planar(kept[0]), _planar(grad)
+        bias = None if self.bias is None else grad.sum((2, 3))
+        return KernelRows(self, self._by_kernel_row(inputs, grad), bias)
+
+    def _by_kernel_row(self, inputs: Tensor, grad: Tensor) -> Tensor:
+        """(kh, B, out, kw, in): gathers the columns that each kernel row sees, then multiplies.
+
+        Only the kernel's columns are gathered: the lines of positions that kernel row r meets are
+        every `stride`-th line from r * dilation on, a contiguous block once the lines are sorted
+        by their remainder modulo the stride.
+        """
+        (kh, kw), (step, _), (gap, _) = self._geometry()
+        padded = self._padded(inputs)
+        batch, out, high, wide = grad.shape
+        g = grad.permute(0, 2, 3, 1).reshape(batch, high * wide, out)
+        rows = g.new_empty(kh, batch, out, kw * padded.shape[3])
+        line_bytes = wide * kw * padded.shape[3] * g.element_size()
+        chunk = max(1, BLOCK_BYTES // (line_bytes * padded.shape[1]))
+        for start in range(0, batch, chunk):
+            some = slice(start, start + chunk)
+            gt = g[some].transpose(1, 2)
+            for rest in range(min(step, 1 + (kh - 1) * gap)):
+                mine = [r for r in range(kh) if r * gap % step == rest]
+                columns = self._columns(padded[some, rest::step], wide) if mine else None
+                for r in mine:
+                    first = r * gap // step * wide
+                    seen = columns[:, first : first + high * wide]
+                    torch.bmm(gt, seen, out=rows[r, some])
+        return rows.view(kh, batch, out, kw, -1)
+
+    def _columns(self, lines: Tensor, wide: int) -> Tensor:
+        """(B, lines * wide, kw * in): what the kernel's columns see at each position."""
+        (_, kw), (_, step), (_, gap) = self._geometry()
+        batch, high, _, channels = lines.shape
+        by_image, by_line, by_place, _ = lines.stride()
+        seen = lines.as_strided(
+            (batch, high, wide, kw, channels),
+            (by_image, by_line, step * by_place, gap * by_place, 1),
+        )
+        return seen.reshape(batch, high * wide, kw * channels)
+
+    def _padded(self, inputs: Tensor) -> Tensor:
+        """(B, high, wide, in), contiguous."""
         m = self.module
-        mode = "constant" if m.padding_mode == "zeros" else m.padding_mode
-        padded = functional.pad(inputs, m._reversed_padding_repeated_twice, mode=mode)
+        around = list(m._reversed_padding_repeated_twice)
+        around += [0] * (4 - len(around))
+        if not any(around):
+            return inputs.permute(0, 2, 3, 1).contiguous()
+        if m.padding_mode == "zeros":
+            return functional.pad(inputs.permute(0, 2, 3, 1), (0, 0, *around)).contiguous()
         if isinstance(m, nn.Conv1d):
-            return functional.unfold(
-                padded.unsqueeze(2), (1, *m.kernel_size), (1, *m.dilation), 0, (1, *m.stride)
-            )
-        return functional.unfold(padded, m.kernel_size, m.dilation, 0, m.stride)
+            inputs = functional.pad(inputs.squeeze(2), around[:2], m.padding_mode).unsqueeze(2)
+        else:
+            inputs = functional.pad(inputs, around, m.padding_mode)
+        return inputs.permute(0, 2, 3, 1).contiguous()
+
+    def _grouped(self, inputs: Tensor, grad: Tensor) -> Tensor:
+        """One convolution's weight gradient in which every record is a group of its own."""
+        m = self.module
+        _, stride, dilation = self._geometry()
+        inputs = self._padded(inputs).permute(0, 3, 1, 2)
+        batch, channels = inputs.shape[:2]
+        weight = _planar(m.weight.detach()).repeat(batch, 1, 1, 1)
+        _, rows, _ = torch.ops.aten.convolution_backward(
+            grad.reshape(1, -1, *grad.shape[2:]),
+            inputs.reshape(1, batch * channels, *inputs.shape[2:]),
+            weight, None, stride, (0, 0), dilation, False, (0, 0), batch * m.groups,
+            (False, True, False),
+        )  # fmt: skip
+        return rows.reshape(batch, -1)
+
+    def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Kernel size, stride and dilation, a one-dimensional layer as one line."""
+        m = self.module
+        if isinstance(m, nn.Conv1d):
+            return (1, m.kernel_size[0]), (1, m.stride[0]), (1, m.dilation[0])
+        return m.kernel_size, m.stride, m.dilation
+
+
+class KernelRows(Work):
+    """Per-example gradients of a convolution, (kh, B, out, kw, in)."""
+
+    def __init__(self, kernel: ConvKernel, rows: Tensor, bias: Tensor | None) -> None:
+        self.kernel, self.rows, self.bias = kernel, rows, bias
+        parts = [rows[r].flatten(1) for r in range(len(rows))]
+        self.squares = row_squares(parts if bias is None else [*parts, bias])
+
+    def silence(self, good: Tensor) -> None:
+        """Zero the rows of bad records."""
+        self.rows = torch.where(good.view(1, -1, 1, 1, 1), self.rows, self.rows.new_zeros(()))
+        if self.bias is not None:
+            self.bias = zeroed(self.bias, good)
+
+    def add(self, total: Tensor, factors: Tensor) -> None:
+        """One matrix-vector product for each kernel row, added in the parameter's own order."""
+        high, _, out, wide, channels = self.rows.shape
+        weight = total[self.kernel.weight].view(out, channels, high, wide)
+        for r in range(high):
+            part = torch.mv(self.rows[r].flatten(1).t(), factors).view(out, wide, channels)
+            weight[:, :, r] += part.transpose(1, 2)
+        if self.bias is not None:
+            total[self.kernel.bias].addmv_(self.bias.t(), factors)
+
+
+def _planar(images: Tensor) -> Tensor:
+    """A line of a Conv1d as an image of one line."""
+    return images.unsqueeze(2) if images.ndim == 3 else images

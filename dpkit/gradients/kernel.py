@@ -83,7 +83,11 @@ class Kernel(ABC):
 
 def row_squares(pieces: Iterable[Tensor]) -> Tensor:
     """The sum over pieces of the squared norm of each row."""
-    return torch.stack([torch.linalg.vecdot(rows, rows) for rows in pieces]).sum(0)
+    total = None
+    for rows in pieces:
+        square = torch.linalg.vector_norm(rows, dim=1).square_()
+        total = square if total is None else total.add_(square)
+    return total
 
 
 def zeroed(rows: Tensor, good: Tensor) -> Tensor:

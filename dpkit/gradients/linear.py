@@ -85,4 +85,4 @@ class Outer(Work):
 
 def _square(rows: Tensor) -> Tensor:
     # The floor keeps a product of an underflown and a huge factor from reading as zero.
-    return torch.linalg.vecdot(rows, rows).clamp_min_(1e-30)
+    return torch.linalg.vector_norm(rows, dim=1).square_().clamp_min_(1e-30)

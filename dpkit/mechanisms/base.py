@@ -82,6 +82,11 @@ class Mechanism(ABC):
         return False
 
     @property
+    def leads(self) -> bool:
+        """Whether every real moment of this direction is at least that of the reverse."""
+        return self.symmetric
+
+    @property
     def reverse(self) -> Mechanism:
         """The pair with P and Q swapped; itself where the two directions agree."""
         return self if self.symmetric else Reversed(self)

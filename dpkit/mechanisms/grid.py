@@ -90,18 +90,40 @@ def _masses(values: np.ndarray, step: float, low: int) -> np.ndarray:
 
 
 def _convex(values: np.ndarray, step: float, low: int) -> np.ndarray:
-    """Masses of the greatest convex minorant of the points (e^eps, values)."""
+    """Masses of the greatest convex minorant of the points (e^eps, values).
+
+    A point where the line turns down cannot be a vertex of it; take such points out until none
+    is left.
+    """
     mass = _masses(values, step, low)
     if np.all(mass >= -_TINY):
         return np.maximum(mass, 0.0)
-    from scipy.optimize import isotonic_regression
+    place = np.arange(len(values))
+    while True:
+        kept_mass = _kept_masses(values[place], place, step, low)
+        down = kept_mass < 0.0
+        if not down.any():
+            break
+        place = place[~down]
+    mass = np.zeros(len(values))
+    mass[place] = kept_mass
+    return mass
 
-    eps = step * np.arange(-low, len(values) - low)
-    line = np.where(eps < 0, -np.expm1(np.minimum(eps, 0.0)), 0.0) + values
-    widths = np.append(np.exp(eps[0]), np.exp(eps[:-1]) * np.expm1(step))
-    slopes = np.diff(np.append(1.0, line)) / widths
-    convex = isotonic_regression(slopes, weights=widths).x
-    return np.maximum(np.exp(eps) * np.diff(np.append(convex, 0.0)), 0.0)
+
+def _kept_masses(values: np.ndarray, place: np.ndarray, step: float, low: int) -> np.ndarray:
+    """`_masses` for points that are not evenly spaced any more."""
+    eps = step * (place - low)
+    gap, run = np.diff(eps), np.diff(values)
+    # A chord across eps = 0 also takes its share of the kink of max(0, 1 - e^eps).
+    cross = (eps[:-1] < 0) & (eps[1:] > 0)
+    from_left = run + np.where(cross, np.expm1(np.where(cross, eps[1:], 0.0)), 0.0)
+    from_right = run + np.where(cross, np.expm1(np.where(cross, eps[:-1], 0.0)), 0.0)
+    grow = np.expm1(np.minimum(gap, 700.0))
+    right = np.append(from_left / grow, 0.0)
+    left = np.append(values[0], from_right * (1.0 + 1.0 / grow))
+    mass = right - left
+    mass[place == low] += 1.0
+    return mass
 
 
 def log_moment(mechanism: Any, z: np.ndarray) -> np.ndarray:

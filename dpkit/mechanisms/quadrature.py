@@ -41,19 +41,17 @@ def replaced(rate: float, sigma: float, z: np.ndarray) -> np.ndarray:
 def _by_blocks(rate: float, sigma: float, z: np.ndarray, both: bool) -> np.ndarray:
     """Real orders of very different size get nodes of their own; the far ones give infinity."""
     flat = np.atleast_1d(z).ravel()
+    if np.iscomplexobj(flat):
+        groups = [np.arange(len(flat))]
+    else:  # orders that stay within a Gaussian's width share nodes, larger ones by factors of 8
+        size = np.maximum(flat + 1.0, -flat) / (_EDGE * sigma)
+        kind = np.ceil(np.log2(np.maximum(size, 1.0)) / 3.0)
+        groups = [np.flatnonzero(kind == k) for k in sorted(set(kind.tolist()))]
     out = np.full(flat.shape, np.inf, dtype=flat.dtype)
-    low, high = np.real(flat).min(), np.real(flat).max()
-    if np.iscomplexobj(flat) or high - low < 8:
-        nodes = _nodes(rate, sigma, flat, both)
+    for group in groups:
+        nodes = _nodes(rate, sigma, flat[group], both)
         if nodes is not None:
-            out = _log_mean(nodes, flat)
-        return out.reshape(np.shape(z))
-    size = np.frexp(np.abs(flat))[1] // 3
-    for group in np.unique(size):
-        pick = size == group
-        nodes = _nodes(rate, sigma, flat[pick], both)
-        if nodes is not None:
-            out[pick] = _log_mean(nodes, flat[pick])
+            out[group] = _log_mean(nodes, flat[group])
     return out.reshape(np.shape(z))
 
 
@@ -111,20 +109,21 @@ def _log_mean(nodes: Nodes, z: np.ndarray) -> np.ndarray:
 
 
 def _one_side(loss: np.ndarray, log_weight: np.ndarray, z: np.ndarray) -> np.ndarray:
-    if np.iscomplexobj(z) and np.all(np.real(z) == np.real(z[0])):
-        return _line(loss, log_weight, float(np.real(z[0])), np.imag(z))
+    if np.iscomplexobj(z):
+        if np.all(np.real(z) == np.real(z[0])):
+            return _line(loss, log_weight, float(np.real(z[0])), np.imag(z))
+        return np.array([_line(loss, log_weight, x.real, np.array([x.imag]))[0] for x in z])
     exponent = np.multiply.outer(z, loss)
     log_term = exponent + log_weight
-    top = np.max(np.real(log_term), axis=-1)
-    if np.iscomplexobj(z):
-        return top + np.log(np.sum(np.exp(log_term - top[..., None]), axis=-1))
-    large = top + np.log(np.sum(np.exp(log_term - top[..., None]), axis=-1))
-    if np.all(top >= 3.0):
-        return large
-    # Where the weight is nothing the growth may overflow: hold it below.
-    growth = np.exp(log_weight) * np.expm1(np.minimum(exponent, 300.0))
-    small = np.log1p(np.maximum(np.sum(growth, axis=-1), -1 + 1e-300))
-    return np.where(top < 3.0, small, large)
+    top = np.max(log_term, axis=-1)
+    out, small = np.empty(len(z)), top < 3.0
+    if small.any():  # where the weight is nothing the growth may overflow: hold it below
+        growth = np.expm1(np.minimum(exponent[small], 300.0)) * np.exp(log_weight)
+        out[small] = np.log1p(np.maximum(np.sum(growth, axis=-1), -1 + 1e-300))
+    if not small.all():
+        large = np.exp(log_term[~small] - top[~small, None])
+        out[~small] = top[~small] + np.log(np.sum(large, axis=-1))
+    return out
 
 
 def _line(loss: np.ndarray, log_weight: np.ndarray, c: float, t: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ def thin(rate: float, profile: Any, epsilon: Any) -> np.ndarray:
     inside = -np.expm1(-epsilon) + rate * np.exp(-epsilon)  # e^-eps (e^eps - 1 + q)
     seen = inside > 0
     moved = np.expm1(np.clip(epsilon, -1.0, 1.0)) / rate
-    near = np.log1p(np.maximum(moved, -1 + 1e-300))
+    near = np.log1p(np.maximum(moved, -0.75))
     wide = epsilon + np.log(np.where(seen, inside, 1.0)) - math.log(rate)
     shifted = np.where(np.abs(epsilon) < min(1.0, rate / 2), near, wide)
     value = rate * profile(np.where(seen, shifted, 0.0))
@@ -100,6 +100,11 @@ class SubsampledGaussian(Mechanism):
     def symmetric(self) -> bool:
         """Only without sampling."""
         return self.sample_rate == 1.0
+
+    @property
+    def leads(self) -> bool:
+        """Mironov, Talwar, Zhang 2019, theorem 5: the remove direction has the larger moments."""
+        return True
 
     @property
     def smooth(self) -> bool:

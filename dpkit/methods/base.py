@@ -50,8 +50,8 @@ class Stepper(Protocol):
     ) -> Peek:
         """Make exactly these releases on the batch and move the model by them."""
 
-    def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
-        """Mean loss and accuracy of the present model on public data."""
+    def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float | None]:
+        """Mean loss and accuracy (None without classes) of the present model on public data."""
 
 
 class Method(ABC):

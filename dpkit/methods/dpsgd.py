@@ -99,8 +99,8 @@ class DPSGDStepper:
             skipped=clipped.skipped,
         )
 
-    def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
-        """Mean loss and accuracy of the present model on public data."""
+    def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float | None]:
+        """Mean loss and accuracy (None without classes) of the present model on public data."""
         return self.engine.evaluate(inputs, targets)
 
     def _descend(self, gradient: torch.Tensor, learning_rate: float) -> None:

@@ -1,36 +1,9 @@
 // Native form elements for dpkit's control models: one renderer for each `part`.
 
-let made = 0;
-const fresh = () => `dpk-${Date.now().toString(36)}-${(made += 1)}`;
 const FINE = [...steps(1, 2, 0.05), ...steps(2, 5, 0.1), ...steps(5, 10, 0.2)];
 const COARSE = [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9];
+const PLAIN = { type: "text", autocomplete: "off", spellcheck: "false" };
 const SPOKEN_MS = 5000; // a screen reader hears progress no more often than this
-
-// JupyterLab's one-key shortcuts (arrows, b, d d) would act on the notebook while one of our
-// elements has the focus; keys with Ctrl, Alt or Meta and Shift+Enter stay the notebook's
-if (!globalThis[Symbol.for("dpkit.keys.1")]) {
-  globalThis[Symbol.for("dpkit.keys.1")] = true;
-  const ours = (event) => {
-    const theirs = event.ctrlKey || event.metaKey || event.altKey;
-    const run = event.shiftKey && event.key === "Enter";
-    if (!event.target.closest?.(".dpk")) return;
-    event.target.toggleAttribute("data-lm-suppress-shortcuts", !theirs && !run);
-  };
-  window.addEventListener("keydown", ours, true);
-}
-
-function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== "" && value !== false && value != null) element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-function worded(model, key, parts) {
-  return (model.get("words")[key] ?? "").replace(/\{(\w+)\}/g, (_, name) => parts[name] ?? "");
-}
 
 function follow(model, names, act) {
   for (const name of names) model.on(`change:${name}`, act);
@@ -75,7 +48,7 @@ function ladder(low, high, { log, integer, step }) {
       for (const m of mantissas) rungs.push(Number(`${m}e${p}`));
     }
   } else {
-    const by = step || (integer ? 1 : round(( high - low) / 100));
+    const by = step || (integer ? 1 : round((high - low) / 100));
     const first = Math.ceil(low / by - 1e-9);
     const count = Math.floor(high / by + 1e-9) - first + 1;
     rungs = Array.from({ length: Math.max(count, 0) }, (_, i) => tidy((first + i) * by));
@@ -111,22 +84,24 @@ function nearest(rungs, value) {
 function slider(model, el) {
   const id = fresh();
   const label = h("label", { class: "dpk-label", for: id });
-  const box = h("input", { class: "dpk-number", type: "text", inputmode: "decimal", autocomplete: "off", spellcheck: "false" });
+  const box = h("input", { class: "dpk-number", inputmode: "decimal", ...PLAIN });
   const unit = h("span", { class: "dpk-unit", "aria-hidden": "true" });
   const track = h("input", { class: "dpk-track", type: "range", id, min: 0, step: 1 });
   const ends = h("div", { class: "dpk-ends", "aria-hidden": "true" }, h("span"), h("span"));
-  el.append(h("div", { class: "dpk-row" }, label, h("span", { class: "dpk-value" }, box, unit)), track, ends);
+  const shown = h("span", { class: "dpk-value" }, box, unit);
+  el.append(h("div", { class: "dpk-row" }, label, shown), track, ends);
   const trouble = describe(model, el, [track, box]);
   let rungs = [];
   let dragging = false;
   let wrong = false;
+  let painted = "";
 
   const paint = (value) => {
     const place = nearest(rungs, value);
     track.value = place;
     track.style.setProperty("--fill", `${(100 * place) / Math.max(rungs.length - 1, 1)}%`);
-    track.setAttribute("aria-valuetext", [text(value), model.get("unit")].filter(Boolean).join(" "));
-    if (!wrong) box.value = text(value);
+    track.setAttribute("aria-valuetext", `${text(value)} ${model.get("unit")}`.trim());
+    if (!wrong) box.value = painted = text(value);
     box.style.width = `${Math.max(box.value.length, 3) + 1}ch`;
   };
   const complain = (sentence) => {
@@ -148,7 +123,8 @@ function slider(model, el) {
     const parts = { label, value: typed, low: text(low), high: text(high) };
     if (!Number.isFinite(value)) return complain(worded(model, "number", parts));
     if (value < low || value > high) return complain(worded(model, "range", parts));
-    if (model.get("integer") && !Number.isInteger(value)) return complain(worded(model, "whole", parts));
+    const fraction = model.get("integer") && !Number.isInteger(value);
+    if (fraction) return complain(worded(model, "whole", parts));
     return value === model.get("value") ? (complain(""), paint(value)) : send(value);
   };
   const build = () => {
@@ -168,6 +144,7 @@ function slider(model, el) {
   }
   box.addEventListener("change", read);
   box.addEventListener("focus", () => box.select());
+  box.addEventListener("blur", () => wrong || paint(model.get("value")));
   box.addEventListener("keydown", (event) => {
     if (event.key === "Enter") read();
     if (event.key === "Escape") { complain(""); paint(model.get("value")); }
@@ -190,8 +167,10 @@ function slider(model, el) {
     paint(model.get("value"));
   });
   model.on("change:value", () => {
-    const typing = document.activeElement === box && box.value !== text(model.previous?.("value") ?? NaN);
-    if (!dragging && !typing) paint(model.get("value"));
+    const typing = document.activeElement === box && box.value !== painted;
+    if (dragging || typing) return;
+    complain("");
+    paint(model.get("value"));
   });
 }
 
@@ -204,7 +183,8 @@ function choice(model, el) {
   el.append(h("div", { class: "dpk-row" }, label, select));
   describe(model, el, [select]);
   follow(model, ["options"], () => {
-    select.replaceChildren(...model.get("options").map(([read, value]) => h("option", { value }, read)));
+    const items = model.get("options").map(([read, value]) => h("option", { value }, read));
+    select.replaceChildren(...items);
     select.value = model.get("value");
   });
   follow(model, ["label", "value", "disabled"], () => {
@@ -221,7 +201,7 @@ function choice(model, el) {
 function entry(model, el) {
   const id = fresh();
   const label = h("label", { class: "dpk-label", for: id });
-  const box = h("input", { class: "dpk-entry", type: "text", id, autocomplete: "off", spellcheck: "false" });
+  const box = h("input", { class: "dpk-entry", id, ...PLAIN });
   el.append(h("div", { class: "dpk-row" }, label, box));
   describe(model, el, [box]);
   follow(model, ["label", "value", "disabled"], () => {
@@ -234,7 +214,9 @@ function entry(model, el) {
     model.save_changes();
   };
   box.addEventListener("change", send);
-  box.addEventListener("keydown", (event) => event.key === "Escape" && (box.value = model.get("value")));
+  box.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") box.value = model.get("value");
+  });
 }
 
 function check(model, el) {
@@ -298,7 +280,8 @@ function progress(model, el) {
   follow(model, ["value", "text", "label"], () => {
     const value = model.get("value");
     label.textContent = model.get("label");
-    words.textContent = model.get("text") || (value === null ? "" : worded(model, "done", { percent: Math.round(100 * value) }));
+    const percent = value === null ? "" : String(Math.round(100 * value));
+    words.textContent = model.get("text") || (percent && worded(model, "done", { percent }));
     if (value === null) bar.removeAttribute("value");
     else bar.value = value;
     timer ??= setTimeout(speak, Math.max(300, last + SPOKEN_MS - performance.now()));
@@ -313,8 +296,9 @@ function note(model, el) {
     const [content, kind, label] = ["text", "kind", "label"].map((key) => model.get(key));
     body.className = `dpk-note dpk-note-${kind}`;
     body.setAttribute("aria-live", kind === "error" ? "assertive" : "polite");
-    const lead = label || (kind === "plain" ? "" : worded(model, kind, {}));
-    const blocks = content.split(/\n\s*\n/).filter(Boolean).map((block) => h("p", {}, ...inline(block)));
+    const lead = label || (kind === "plain" ? "" : worded(model, kind));
+    const parts = content.split(/\n\s*\n/).filter(Boolean);
+    const blocks = parts.map((part) => h("p", {}, ...inline(part)));
     if (lead && blocks.length) blocks[0].prepend(h("strong", { class: "dpk-lead" }, lead), " ");
     body.replaceChildren(...blocks);
   });

@@ -34,7 +34,7 @@ class Control(anywidget.AnyWidget):
     *Guarantee*: a page that (re)appears reports the state it has, and is sent what differs.
     """
 
-    _esm = _HERE / "controls.js"
+    _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("page.js", "controls.js"))
     _css = _HERE / "theme.css"
     _live: ClassVar[tuple[str, ...]] = ("value", "disabled", "problem")
 

@@ -16,14 +16,17 @@ from dpkit.widgets.runner import State
 from dpkit.widgets.views import Views
 
 
+NO_SCENE = "none"
+
+
 class Face:
     """Lays out controls, plots and notes; knows nothing of privacy or training."""
 
     def __init__(self, controls: Controls) -> None:
         """Make all parts around the given controls."""
         self.controls, self.views = controls, Views()
-        scenes = [(words.CHOOSE, ""), *((v[0], k) for k, v in words.SCENES.items())]
-        self.scene = Choice(label=words.LABELS["scene"], options=scenes, value="")
+        scenes = [(words.CHOOSE, NO_SCENE), *((v[0], k) for k, v in words.SCENES.items())]
+        self.scene = Choice(label=words.LABELS["scene"], options=scenes)
         self.actions = Buttons(
             actions=[(k, t, "primary" if k == "train" else "") for k, t in words.ACTIONS.items()],
             disabled=("pause", "stop"),

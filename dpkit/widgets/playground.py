@@ -19,7 +19,7 @@ from dpkit.settings import Settings, fitting
 from dpkit.training import Step
 from dpkit.widgets import words
 from dpkit.widgets.cells import replace_in_cell
-from dpkit.widgets.face import Face
+from dpkit.widgets.face import NO_SCENE, Face
 from dpkit.widgets.panel import TOYS, Controls
 from dpkit.widgets.runner import State
 from dpkit.widgets.session import Session
@@ -204,7 +204,7 @@ class Playground(ipywidgets.VBox):
             self._refused(error)
 
     def _on_scene(self, change: Any) -> None:
-        if change["new"]:
+        if change["new"] != NO_SCENE:
             _, text, advice = words.SCENES[change["new"]]
             self.load(text)
             self.face.advice.show(advice, "info")

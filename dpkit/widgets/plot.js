@@ -2,7 +2,8 @@
 
 const PAGE = (globalThis[Symbol.for("dpkit.plots.1")] ??= { plotly: {}, queue: [], frame: 0 });
 const FRAME_MS = 12; // of a 16 ms frame: several plots may share one, the page stays responsive
-const QUIET_MS = 400; // a page reports what it drew after a pause, not 8 times a second
+const QUIET_MS = 400; // a page reports what it drew after a pause,
+const SILENT_MS = 5000; // or in the midst of a stream after this long
 const CONFIG = {
   displayModeBar: false, // our own buttons: reachable by keyboard, and nothing that uploads
   displaylogo: false,
@@ -11,47 +12,31 @@ const CONFIG = {
   doubleClick: "reset",
   scrollZoom: false,
 };
+const LENS = '<circle cx="7" cy="7" r="5.2"/><path d="M11 11l3 3"/>';
 const ICONS = {
-  zoom_in: "M7 3v8M3 7h8M10.5 10.5L14 14",
-  zoom_out: "M3 7h8M10.5 10.5L14 14",
-  reset: "M3 3v4h4M3.5 7A5 5 0 1 1 4 10.5",
-  png: "M8 2v7M5 6.5L8 9.5l3-3M3 13h10",
-  svg: "M3 12C5 2 8 14 13 4M3 12h.01M13 4h.01",
+  zoom_in: `${LENS}<path d="M7 4.8v4.4M4.8 7h4.4"/>`,
+  zoom_out: `${LENS}<path d="M4.8 7h4.4"/>`,
+  reset: '<path d="M3 3v4h4M3.5 7A5 5 0 1 1 4 10.5"/>',
+  png: '<path d="M8 2v7M5 6.5L8 9.5l3-3M3 13h10"/>',
+  svg: '<path d="M3 12C5 2 8 14 13 4"/><path d="M3 12h.01M13 4h.01" stroke-width="3"/>',
 };
-const ARRAYS = {
-  f4: Float32Array, f8: Float64Array, i1: Int8Array, i2: Int16Array, i4: Int32Array,
-  u1: Uint8Array, u2: Uint16Array, u4: Uint32Array,
-};
-
-// JupyterLab's one-key shortcuts (arrows, b, d d) would act on the notebook while one of our
-// elements has the focus; keys with Ctrl, Alt or Meta and Shift+Enter stay the notebook's
-if (!globalThis[Symbol.for("dpkit.keys.1")]) {
-  globalThis[Symbol.for("dpkit.keys.1")] = true;
-  const ours = (event) => {
-    const theirs = event.ctrlKey || event.metaKey || event.altKey;
-    const run = event.shiftKey && event.key === "Enter";
-    if (!event.target.closest?.(".dpk")) return;
-    event.target.toggleAttribute("data-lm-suppress-shortcuts", !theirs && !run);
-  };
-  window.addEventListener("keydown", ours, true);
-}
 
 // ---- plotly.js: once for each page --------------------------------------------------------
 
-function plotly(model) {
-  const id = model.get("bundle").replace("IPY_MODEL_", "");
-  PAGE.plotly[id] ??= load(model.widget_manager, id).catch((error) => {
-    delete PAGE.plotly[id];
+function once(key, make) {
+  PAGE.plotly[key] ??= make().catch((error) => {
+    delete PAGE.plotly[key];
     throw error;
   });
-  return PAGE.plotly[id];
+  return PAGE.plotly[key];
 }
 
-async function load(manager, id) {
-  const bundle = await found(manager, id);
-  const version = bundle.get("version");
-  PAGE.plotly[version] ??= evaluated(bundle.get("gz"));
-  return PAGE.plotly[version];
+function plotly(model) {
+  const id = model.get("bundle").replace("IPY_MODEL_", "");
+  return once(id, async () => {
+    const bundle = await found(model.widget_manager, id);
+    return once(bundle.get("version"), () => evaluated(bundle.get("gz")));
+  });
 }
 
 async function found(manager, id) {
@@ -117,164 +102,36 @@ function frame() {
   if (PAGE.queue.length) PAGE.frame = requestAnimationFrame(frame);
 }
 
-// ---- the figure: bytes to arrays, theme under the caller's layout -------------------------
-
-function revived(value) {
-  if (Array.isArray(value)) return value.map(revived);
-  if (value === null || typeof value !== "object") return value;
-  if ("list" in value && Object.keys(value).length === 1) return value.list;
-  if ("bytes" in value && "dtype" in value) return numbers(value);
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revived(item)]));
-}
-
-function numbers({ dtype, shape, bytes }) {
-  const flat = new ARRAYS[dtype](
-    bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength),
-  );
-  return nested(flat, shape);
-}
-
-function nested(flat, shape) {
-  if (shape.length < 2) return flat;
-  const [rows, ...rest] = shape;
-  const size = flat.length / rows;
-  return Array.from({ length: rows }, (_, row) =>
-    nested(flat.subarray(row * size, (row + 1) * size), rest),
-  );
-}
-
-function merged(under, over) {
-  const plain = (x) => x && typeof x === "object" && Object.getPrototypeOf(x) === Object.prototype;
-  if (!plain(under) || !plain(over)) return over === undefined ? under : over;
-  const out = { ...under };
-  for (const key of Object.keys(over)) out[key] = merged(under[key], over[key]);
-  return out;
-}
-
-function theme(el) {
-  const css = getComputedStyle(el);
-  const read = (name) => css.getPropertyValue(name).trim();
-  return {
-    ink: read("--dpk-ink"), muted: read("--dpk-muted"), grid: read("--dpk-grid"),
-    line: read("--dpk-line"), surface: read("--dpk-surface"), family: css.fontFamily,
-    dark: read("--dpk-dark") === "1",
-  };
-}
-
-function dressed(figure, look, width, height) {
-  const axis = {
-    gridcolor: look.grid, zerolinecolor: look.grid, linecolor: look.line, automargin: true,
-    title: { standoff: 6, font: { size: 12, color: look.muted } },
-    tickfont: { size: 11, color: look.muted }, ticklabelstandoff: 2, fixedrange: false,
-  };
-  const under = {
-    font: { family: look.family, size: 12, color: look.ink },
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 52, r: 10, t: 8, b: 36 },
-    hoverlabel: {
-      bgcolor: look.surface, bordercolor: look.line, font: { color: look.ink, size: 12 },
-    },
-    modebar: { remove: ["sendChartToCloud"] },
-  };
-  for (const key of ["xaxis", "yaxis", ...Object.keys(figure.layout)]) {
-    if (/^[xy]axis\d*$/.test(key)) under[key] = axis;
-  }
-  const layout = { ...merged(under, figure.layout), width, height, autosize: false, showlegend: false };
-  // black ink of the Okabe-Ito set would vanish on a dark page
-  return look.dark
-    ? { data: lit(figure.data, look.ink), layout: lit(layout, look.ink) }
-    : { data: figure.data, layout };
-}
-
-function lit(value, ink) {
-  if (typeof value === "string") return /^(#000|#000000|black)$/i.test(value) ? ink : value;
-  if (Array.isArray(value)) return value.length < 500 ? value.map((v) => lit(v, ink)) : value;
-  if (!value || Object.getPrototypeOf(value) !== Object.prototype) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, lit(item, ink)]));
-}
-
-// ---- the legend: native toggles above the plot, which wrap and can be reached by keyboard ---
-
-const DASHES = { dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "10 4", longdashdot: "9 3 2 3" };
-
-function entries({ data, layout }) {
-  const groups = new Map();
-  for (const trace of data) {
-    if (!trace.name || trace.visible === false) continue;
-    const key = trace.legendgroup || trace.name;
-    if (trace.showlegend !== false && !groups.has(key)) groups.set(key, sign(trace, key));
-  }
-  const asked = layout.showlegend ?? groups.size > 1;
-  return asked ? [...groups.values()] : [];
-}
-
-function sign(trace, key) {
-  const one = (colour) => (typeof colour === "string" ? colour : undefined);
-  const marker = one(trace.marker?.color);
-  const mode = trace.mode ?? (trace.type === "scatter" || !trace.type ? "lines" : "");
-  const colour = one(trace.line?.color) ?? marker ?? one(trace.fillcolor) ?? "currentColor";
-  const drawn = mode.includes("lines") ? "line" : mode.includes("markers") ? "dot" : "block";
-  return { key, name: trace.name, colour, drawn, dash: DASHES[trace.line?.dash] ?? "" };
-}
-
-const SWATCHES = {
-  line: '<path d="M1 5h20" fill="none" stroke="currentColor" stroke-width="2"/>',
-  dot: '<circle cx="11" cy="5" r="4" fill="currentColor"/>',
-  block: '<rect x="5" width="12" height="10" rx="2" fill="currentColor"/>',
-};
-
 // ---- one view -----------------------------------------------------------------------------
 
 function button(name, label, act) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.className = "dpk-tool";
-  made.title = label;
-  made.setAttribute("aria-label", label);
-  made.innerHTML = `<svg viewBox="0 0 16 16" aria-hidden="true"><path d="${ICONS[name]}"/></svg>`;
-  if (name.startsWith("zoom")) {
-    made.firstChild.insertAdjacentHTML("afterbegin", '<circle cx="7" cy="7" r="5.2"/>');
-    made.querySelector("path").setAttribute("d", name === "zoom_in"
-      ? "M7 4.8v4.4M4.8 7h4.4M11 11l3 3" : "M4.8 7h4.4M11 11l3 3");
-  }
+  const named = { title: label, "aria-label": label };
+  const made = h("button", { type: "button", class: "dpk-tool", ...named });
+  made.innerHTML = `<svg viewBox="0 0 16 16" aria-hidden="true">${ICONS[name]}</svg>`;
   made.addEventListener("click", act);
   return made;
 }
 
 class View {
   constructor(model, el) {
-    Object.assign(this, { model, el, waiting: false, gone: false });
-    Object.assign(this, { library: null, revision: -1, fresh: 0, held: {}, off: new Set() });
+    Object.assign(this, { model, el, waiting: false, gone: false, library: null, error: "" });
+    Object.assign(this, { revision: -1, fresh: 0, held: {}, off: new Set(), reported: 0 });
+    const word = (key) => worded(model, key);
+    const tool = (name, act) => button(name, word(name), act);
+    this.heading = h("div", { class: "dpk-plot-title" });
+    this.tools = h("div", { class: "dpk-tools", role: "group" },
+      tool("zoom_in", () => this.zoom(0.5)), tool("zoom_out", () => this.zoom(2)),
+      tool("reset", () => this.zoom(0)),
+      tool("png", () => this.save("png")), tool("svg", () => this.save("svg")));
+    this.legend = h("div", { class: "dpk-legend", role: "group", "aria-label": word("legend") });
+    this.plot = h("div", { class: "dpk-figure", role: "img", "aria-label": word("drawing") });
+    this.note = h("div", { class: "dpk-wait" }, word("drawing"));
+    this.canvas = h("div", { class: "dpk-canvas" }, this.note, this.legend, this.plot);
     el.classList.add("dpk", "dpk-plot");
-    el.innerHTML = `<div class="dpk-plot-head"><div class="dpk-plot-title"></div>
-      <div class="dpk-tools" role="group"></div></div>
-      <div class="dpk-canvas"><div class="dpk-wait" role="status"></div>
-      <div class="dpk-legend" role="group"></div>
-      <div class="dpk-figure" role="img"></div></div>`;
-    this.heading = el.querySelector(".dpk-plot-title");
-    this.tools = el.querySelector(".dpk-tools");
-    this.canvas = el.querySelector(".dpk-canvas");
-    this.plot = el.querySelector(".dpk-figure");
-    this.note = el.querySelector(".dpk-wait");
-    this.legend = el.querySelector(".dpk-legend");
-    this.note.textContent = this.words("drawing");
-    this.equip();
+    el.replaceChildren(
+      h("div", { class: "dpk-plot-head" }, this.heading, this.tools), this.canvas);
     this.named();
     this.watch();
-  }
-
-  words(key, parts = {}) {
-    const text = this.model.get("words")[key] ?? "";
-    return text.replace(/\{(\w+)\}/g, (_, name) => parts[name] ?? "");
-  }
-
-  equip() {
-    const add = (name, act) => this.tools.append(button(name, this.words(name), act));
-    add("zoom_in", () => this.zoom(0.5));
-    add("zoom_out", () => this.zoom(2));
-    add("reset", () => this.zoom(0));
-    add("png", () => this.save("png"));
-    add("svg", () => this.save("svg"));
   }
 
   watch() {
@@ -286,7 +143,7 @@ class View {
     this.sized = new ResizeObserver(() => this.canvas.clientWidth !== this.width && ask(this));
     this.sized.observe(this.canvas);
     this.themed = new MutationObserver(again);
-    const attributes = ["data-jp-theme-light", "data-jp-theme-name", "class"];
+    const attributes = ["data-jp-theme-light", "data-jp-theme-name"];
     this.themed.observe(document.body, { attributeFilter: attributes });
     this.scheme = matchMedia("(prefers-color-scheme: dark)");
     this.scheme.addEventListener("change", again);
@@ -296,7 +153,7 @@ class View {
   named() {
     const title = this.model.get("title");
     this.heading.textContent = this.el.dataset.title = title;
-    this.tools.setAttribute("aria-label", this.words("tools", { title }));
+    this.tools.setAttribute("aria-label", worded(this.model, "tools", { title }));
     this.canvas.style.height = `${this.model.get("height")}px`;
   }
 
@@ -340,17 +197,15 @@ class View {
   }
 
   toggle({ key, name, colour, drawn, dash }, look) {
-    const toggle = document.createElement("button");
-    toggle.type = "button";
-    toggle.className = "dpk-key";
-    toggle.setAttribute("aria-pressed", !this.off.has(key));
+    const pressed = () => String(!this.off.has(key));
+    const toggle = h("button", { type: "button", class: "dpk-key", "aria-pressed": pressed() });
     toggle.innerHTML = `<svg viewBox="0 0 22 10" aria-hidden="true">${SWATCHES[drawn]}</svg>`;
-    toggle.firstChild.style.color = look.dark ? lit(colour, look.ink) : colour;
+    toggle.firstChild.style.color = look.dark ? bright(colour, look.ink) : colour;
     toggle.firstChild.firstChild.setAttribute("stroke-dasharray", dash);
     toggle.append(name);
     toggle.addEventListener("click", () => {
       if (!this.off.delete(key)) this.off.add(key);
-      toggle.setAttribute("aria-pressed", !this.off.has(key));
+      toggle.setAttribute("aria-pressed", pressed());
       ask(this);
     });
     return toggle;
@@ -366,25 +221,29 @@ class View {
     const arrived = this.revision < 0;
     this.revision = state.revision;
     this.note.hidden = true;
-    this.note.classList.remove("dpk-broken");
-    const title = this.model.get("title");
-    this.plot.setAttribute("aria-label", [title, state.summary].filter(Boolean).join(": ") || "Plot");
+    this.error = "";
+    const said = [this.model.get("title"), state.summary].filter(Boolean).join(": ");
+    this.plot.setAttribute("aria-label", said || worded(this.model, "plot"));
     this.el.dataset.drawn = state.revision;
+    clearTimeout(this.later);
     if (arrived) this.report(true);
-    else this.later ??= setTimeout(() => this.report(false), QUIET_MS);
+    else if (performance.now() - this.reported > SILENT_MS) this.report(false);
+    else this.later = setTimeout(() => this.report(true), QUIET_MS);
   }
 
-  report(arrived) {
-    this.later = undefined;
-    if (!this.gone) this.model.send({ drawn: this.revision, arrived });
+  report(settled) {
+    this.reported = performance.now();
+    this.model.send({ drawn: this.revision, settled });
   }
 
   failed(error) {
-    if (this.gone) return;
-    console.error(error);
     const reason = String(error?.message ?? error);
-    this.note.textContent = this.words("failed", { reason });
-    this.note.classList.add("dpk-broken");
+    if (this.gone || this.error === reason) return;
+    console.error(error);
+    this.error = reason;
+    this.note.textContent = worded(this.model, "failed", { reason });
+    this.note.className = "dpk-wait dpk-broken";
+    this.note.setAttribute("role", "alert");
     this.note.hidden = false;
     this.model.send({ failed: reason });
   }
@@ -406,18 +265,20 @@ class View {
 
   save(format) {
     if (!this.library) return;
-    const look = theme(this.el);
     const text = this.model.get("title");
-    const layout = merged(this.plot.layout, {
-      paper_bgcolor: look.surface, showlegend: this.legend.childElementCount > 0,
-      legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" }, title: { text, x: 0.02, font: { size: 15 } },
-      margin: { ...this.plot.layout.margin, t: 64 },
-    });
     const filename = text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-") || "plot";
     const size = { width: Math.max(640, this.width), height: this.model.get("height") + 80 };
-    Object.assign(layout, size);
+    const layout = merged(this.plot.layout, {
+      ...size,
+      paper_bgcolor: theme(this.el).surface,
+      showlegend: this.legend.childElementCount > 0,
+      legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
+      title: { text, x: 0.02, font: { size: 15 } },
+      margin: { t: 64 },
+    });
+    const options = { ...size, format, filename, scale: format === "png" ? 2 : 1 };
     this.library
-      .downloadImage({ data: this.plot.data, layout, config: CONFIG }, { format, filename, ...size, scale: format === "png" ? 2 : 1 })
+      .downloadImage({ data: this.plot.data, layout, config: CONFIG }, options)
       .catch((error) => this.failed(error));
   }
 

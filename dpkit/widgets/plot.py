@@ -15,6 +15,7 @@ import numpy as np
 import traitlets
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("page.js", "figure.js", "plot.js")
 _BINARY_FROM = 32
 _lock = threading.Lock()
 
@@ -27,6 +28,8 @@ WORDS = {
     "reset": "Reset view",
     "png": "Save as PNG",
     "svg": "Save as SVG",
+    "legend": "Show or hide",
+    "plot": "Plot",
 }
 
 
@@ -65,7 +68,7 @@ class LivePlot(anywidget.AnyWidget):
     lists, NaN leaves a gap. `summary` says in words what the plot shows, for screen readers.
     """
 
-    _esm = _HERE / "plot.js"
+    _esm = "\n".join((_HERE / name).read_text("utf-8") for name in _SCRIPTS)
     _css = _HERE / "theme.css"
 
     title = traitlets.Unicode().tag(sync=True)
@@ -135,7 +138,7 @@ class LivePlot(anywidget.AnyWidget):
         if "drawn" in content:
             with self._guard:
                 self.drawn = int(content["drawn"])
-                if content.get("arrived") and self.drawn != self.revision:
+                if content.get("settled") and self.drawn != self.revision:
                     self.send_state("_state")
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _GRID = 60
 _SHOWN = 12
+_HEADINGS = ("title", "annotations", "width", "height")
+_MARGIN = {"l": 48, "r": 12, "t": 8, "b": 36}
 
 
 class Views:
@@ -41,7 +43,7 @@ class Views:
         data: Dataset,
     ) -> None:
         """All five from the present state."""
-        self.curves(runs)
+        self.curves(runs, planned)
         self.price(planned, runs, delta)
         self.norms(step)
         self.picture(model, data)
@@ -51,12 +53,12 @@ class Views:
         for plot in self.plots.values():
             plot.check()
 
-    def curves(self, runs: Sequence[Run]) -> None:
+    def curves(self, runs: Sequence[Run], planned: Curve) -> None:
         """Accuracy and loss of all kept runs."""
         last = runs[-1].accuracy[-1] if runs and runs[-1].accuracy else None
         said = "no run yet" if last is None else f"latest accuracy {last:.1%}, {len(runs)} runs"
-        self.plots["accuracy"].show(figures.accuracy(runs), f"Test accuracy by step: {said}")
-        self.plots["loss"].show(figures.loss(runs), f"Test loss by step: {said}")
+        self.plots["accuracy"].show(figures.accuracy(runs, planned), f"Test accuracy by step: {said}")
+        self.plots["loss"].show(figures.loss(runs, planned), f"Test loss by step: {said}")
 
     def price(self, planned: Curve | None, runs: Sequence[Run], delta: float) -> None:
         """The planned epsilon curve and what was spent."""
@@ -78,7 +80,11 @@ class Views:
     def picture(self, model: torch.nn.Module | None, data: Dataset) -> None:
         """Decision regions for 2-D data, predictions for images, else the data themselves."""
         if model is None:
-            self.plots["picture"].show(data.picture(), f"Examples of {data.name}")
+            examples = data.picture()
+            # The card around the plot has its own title.
+            layout = {k: v for k, v in examples["layout"].items() if k not in _HEADINGS}
+            figure = {"data": examples["data"], "layout": layout | {"margin": _MARGIN}}
+            self.plots["picture"].show(figure, f"Examples of {data.name}")
         elif data.is_planar:
             self.plots["picture"].show(_regions(model, data), "Regions by predicted class")
         elif data.is_image:

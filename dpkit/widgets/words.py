@@ -47,9 +47,9 @@ MODES = {"noise": "the noise; epsilon follows", "epsilon": "the epsilon; noise f
 PLOTS = {
     "accuracy": "Test accuracy",
     "epsilon": "Privacy spent: ε",
-    "picture": "What the model says of test records",
+    "picture": "Predictions on test records",
     "loss": "Test loss",
-    "norms": "Gradient norms of the batch (not private)",
+    "norms": "Gradient norms (not private)",
 }
 DATA = {
     "digits": "Digits 8x8 (built in)",

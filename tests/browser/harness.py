@@ -157,7 +157,7 @@ class Lab:
             reduced_motion="reduce",
         )
         address = f"http://127.0.0.1:{self.port}/lab/tree/{name}?token={self.token}&reset"
-        notebook = Notebook(self, context, context.new_page())
+        notebook = Notebook(self, context, context.new_page(), self.log_length())
         try:
             notebook.load(address)
             yield notebook
@@ -166,9 +166,15 @@ class Lab:
             for kernel in self._kernels():
                 self._ask(f"api/kernels/{kernel}", method="DELETE")
 
-    def trouble(self) -> list[str]:
-        """Lines of the server's and the kernels' log that tell of an error."""
-        return [line for line in self.log.read_text().splitlines() if _LOG_TROUBLE.search(line)]
+    def trouble(self, since: int = 0) -> list[str]:
+        """What the servers' and the kernels' log tells of errors, each with the lines after it."""
+        lines = self.log.read_text().splitlines()[since:]
+        hits = [number for number, line in enumerate(lines) if _LOG_TROUBLE.search(line)]
+        return ["\n".join(lines[number : number + 25]) for number in hits[:5]]
+
+    def log_length(self) -> int:
+        """Lines in the log so far."""
+        return len(self.log.read_text().splitlines())
 
     def _whole_environment(self) -> dict[str, str]:
         private = {
@@ -219,6 +225,7 @@ class Notebook:
     lab: Lab
     context: BrowserContext
     page: Page
+    since: int = 0
     errors: list[str] = field(default_factory=list)
 
     def load(self, address: str) -> None:
@@ -285,6 +292,13 @@ class Notebook:
             raise AssertionError(f"in the kernel: {answer}")
         return str(answer).strip()
 
+    def until_kernel(self, condition: str, seconds: float = 15.0) -> None:
+        """Wait until an expression is true in the kernel."""
+        end = time.monotonic() + seconds
+        while self.kernel(f"print(bool({condition}))") != "True":
+            assert time.monotonic() < end, f"never true in the kernel: {condition}"
+            self.page.wait_for_timeout(50)
+
     def control(self, label: str, inner: str = "input") -> Any:
         """The form element of the control with this label."""
         row = self.page.locator(f".dpk:has(.dpk-label:text-is({json.dumps(label)}))")
@@ -311,7 +325,7 @@ class Notebook:
                     ? [o.innerText.slice(0, 300)] : []))""",
             _ERROR_OUTPUTS,
         )
-        found = [t for t in (*self.errors, *shown, *self.lab.trouble()) if not re.search(allow, t)]
+        found = [t for t in (*self.errors, *shown, *self.lab.trouble(self.since)) if not re.search(allow, t)]
         assert not found, "\n".join(found)
 
     def shot(self, name: str) -> Path | None:

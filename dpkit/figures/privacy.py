@@ -1,0 +1,228 @@
+"""Pictures of a price: epsilon by several accountants, the privacy loss, what an attacker can do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, note_in_middle, numbers
+from dpkit.figures.basics import INK, band, curve, dot, rgba, upright
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one accountant is drawn wherever it appears."""
+
+    colour: str
+    dash: str
+    width: float = 2.0
+
+
+LOOKS = (
+    Look(COLOURS[0], "solid", 3.5),
+    Look(COLOURS[2], "solid"),
+    Look(COLOURS[3], "longdashdot"),
+    Look(COLOURS[5], "dashdot", 2.5),
+    Look(COLOURS[1], "dash", 2.5),
+    Look(COLOURS[4], "longdash"),
+    Look(COLOURS[6], "dot", 2.5),
+)
+"""By an accountant's place in its list; short dashes stand for the one that is no bound."""
+
+
+@dataclass(frozen=True)
+class Priced:
+    """One accountant's epsilon against the number of releases; `look` is its place in LOOKS."""
+
+    name: str
+    look: int
+    steps: ArrayLike
+    epsilon: ArrayLike
+
+
+def accountants(
+    lines: Sequence[Priced], *, x_range: tuple[float, float], y_range: tuple[float, float],
+    log: bool = True, x_title: str = "steps",
+) -> Figure:  # fmt: skip
+    """Epsilon against releases, a line for each accountant and a dot at its end.
+
+    What leaves the range is named at the top edge with the value that it ends at.
+    """
+    drawn: list[Figure] = []
+    beyond = []
+    for line in lines:
+        look = LOOKS[line.look]
+        steps, values = (np.asarray(v, float) for v in (line.steps, line.epsilon))
+        shown = np.where(np.isfinite(values) & (values > 0), values, np.nan) if log else values
+        hover = f"{line.name}: ε %{{y:.4g}} after %{{x}} {x_title}"
+        trace = curve(steps, shown, line.name, look.colour, dash=look.dash)
+        trace |= {"hoverinfo": "all", "hovertemplate": f"{hover}<extra></extra>"}
+        trace["line"]["width"] = look.width
+        drawn.append(trace)
+        end = float(values[-1])
+        if y_range[0] <= end <= y_range[1]:
+            point = dot(steps[-1], end, f"{line.name}: ε {end:.4g}", look.colour)
+            point["marker"]["size"] = 8
+            drawn.append(point | {"legendgroup": line.name, "showlegend": False})
+        elif end > y_range[1]:
+            beyond.append(f"{line.name} {_short(end)}")
+    layout = layout_of(x_title, "ε", x=_axis(x_range, log), y=_axis(y_range, log))
+    if beyond:
+        words = "above the plot, at the end: " + ", ".join(beyond) + " "
+        note = note_at(0.005, 1, words, "left", "top", yref="paper") | {"xref": "paper"}
+        layout["annotations"] = [note]
+    return {"data": drawn, "layout": layout}
+
+
+def _axis(limits: tuple[float, float], log: bool) -> Figure:
+    if not log:
+        return {"range": list(limits), "zeroline": False}
+    ends = [math.log10(limit) for limit in limits]
+    return {"type": "log", "range": ends, "dtick": 1, "exponentformat": "power"}
+
+
+def _short(epsilon: float) -> str:
+    return f"{epsilon:,.0f}" if math.isfinite(epsilon) else "∞"
+
+
+def losses(
+    edges: ArrayLike, upper: ArrayLike, lower: ArrayLike, epsilon: float, least: float = 1e-8
+) -> Figure:
+    """Histogram of the privacy loss from above (bars) and from below (line), epsilon marked.
+
+    *Shapes* edges `(B + 1,)`, the two sides `(B,)`: chances of a bin, under the data with you.
+    """
+    ends, high, low = (np.asarray(v, float) for v in (edges, upper, lower))
+    middle, width = (ends[1:] + ends[:-1]) / 2, np.diff(ends)
+    reach = nice(1.05 * max(abs(ends[0]), abs(ends[-1]), epsilon if epsilon < 1e6 else 0.0))
+    layout = layout_of(
+        "privacy loss of an outcome", "chance of a bin",
+        x={"range": [-reach, reach], "zeroline": True},
+        y={"type": "log", "range": [math.log10(least), 0.3], "dtick": 2, "exponentformat": "power"},
+    )  # fmt: skip
+    if not high.sum() > 0:
+        words = "no finite privacy loss to show"
+        return {"data": [], "layout": layout | {"annotations": [note_in_middle(words)]}}
+    past = middle > epsilon
+    bars: Figure = {
+        "type": "bar", "name": "from above", "x": numbers(middle), "y": numbers(high),
+        "width": numbers(width), "hovertemplate": "loss %{x:.3g}: at most about %{y:.2g}<extra></extra>",
+        "marker": {"color": np.where(past, COLOURS[1], rgba_hex(COLOURS[0])).tolist(),
+                   "line": {"width": 0}},
+    }  # fmt: skip
+    steps_x, steps_y = np.repeat(ends, 2)[1:-1], np.repeat(np.where(low > 0, low, np.nan), 2)
+    under = curve(steps_x, steps_y, "from below", INK, dash="solid")
+    under["line"]["width"] = 1.2
+    words = f" ε = {epsilon:.3g}" if math.isfinite(epsilon) else " ε = ∞"
+    notes = [note_at(epsilon, 1, words, "left", "top", yref="paper")] if epsilon <= reach else []
+    shapes = [upright(epsilon)] if epsilon <= reach else []
+    return {"data": [bars, under], "layout": layout | {"shapes": shapes, "annotations": notes}}
+
+
+def rgba_hex(colour: str) -> str:
+    """The paler form of a colour that histograms are filled with."""
+    return rgba(colour, 0.45)
+
+
+def nice(value: float) -> float:
+    """The next of 1, 2, 5, 10, ... at or above a number: an axis that moves seldom."""
+    if not (math.isfinite(value) and value > 0):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= value * (1 - 1e-12))
+
+
+def tradeoff(
+    fpr: ArrayLike, fnr: ArrayLike, epsilon: float, delta: float, advantage: float | None = None,
+    at: tuple[float, float] | None = None,
+) -> Figure:  # fmt: skip
+    """What a test can reach: misses against false alarms, in percent, and what is promised.
+
+    `fnr` is the least of any attacker at each `fpr`; (epsilon, delta) alone forbids only the
+    shaded corner; `advantage` marks where the attacker's errors add up to least, `at` one test.
+    """
+    x, y = np.asarray(fpr, float), np.asarray(fnr, float)
+    grown = math.exp(min(epsilon, 700.0))
+    grid = np.unique(np.concatenate([np.linspace(0, 1, 101), x]))
+    corner = np.maximum(np.maximum(1 - delta - grown * grid, (1 - delta - grid) / grown), 0.0)
+    name = f"ruled out by (ε, δ) = ({epsilon:.3g}, {delta:.1g})"
+    hover = "%{x:.1f}% false alarms: at least %{y:.1f}% misses"
+    lines = [
+        *band(100 * grid, 0 * grid, 100 * corner, name, rgba(COLOURS[3], 0.35)),
+        curve([0, 100], [100, 0], "guessing", "#888888", dash="dot"),
+        curve(100 * x, 100 * y, "best attacker", COLOURS[0], hover=hover),
+    ]
+    lines[-1]["line"]["width"] = 3
+    notes = []
+    if advantage is not None:
+        marks, notes = _advantage(x, y, advantage)
+        lines += marks
+    if at is not None:
+        lines.append(dot(100 * at[0], 100 * at[1], "this test", COLOURS[1]))
+    layout = layout_of(
+        "false alarms (%): says “in”, you are out", "misses (%): says “out”, you are in",
+        x={"range": [0, 100], "zeroline": False}, y={"range": [0, 101], "zeroline": False},
+    )  # fmt: skip
+    return {"data": lines, "layout": layout | {"annotations": notes}}
+
+
+def _advantage(x: np.ndarray, y: np.ndarray, advantage: float) -> tuple[list[Figure], list[Figure]]:
+    """A line from guessing down to the attacker's best point, and its size in words."""
+    best = int(np.argmin(x + y))
+    there = 100 * float(x[best])
+    line = curve([there, there], [100 - there, 100 * float(y[best])], "", INK, dash="dash")
+    words = f" advantage {100 * advantage:.3g}%"
+    middle = 50 - there / 2 + 50 * float(y[best])
+    note = note_at(there, middle, words, "left", "middle")
+    return [line, dot(there, 100 * float(y[best]), "largest advantage")], [note]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One published answer: what it says, of which kind it is, and why it differs."""
+
+    name: str
+    epsilon: float
+    kind: str
+    why: str
+
+
+KINDS = {
+    "upper bound": (COLOURS[4], "triangle-left"),
+    "exact": (COLOURS[0], "diamond"),
+    "estimate": (COLOURS[1], "circle-open"),
+    "another promise": (COLOURS[3], "square"),
+}
+"""Kinds of answers with colour and mark."""
+
+
+def answers(found: Sequence[Answer]) -> Figure:
+    """Answers as marks on one line each, the exact one as a line through all."""
+    marks = []
+    for kind, (colour, symbol) in KINDS.items():
+        some = [(i, a) for i, a in enumerate(found) if a.kind == kind]
+        marks.append({
+            "type": "scatter", "mode": "markers", "name": kind,
+            "x": numbers([a.epsilon for _, a in some]), "y": [i for i, _ in some],
+            "marker": {"color": colour, "symbol": symbol, "size": 15,
+                       "line": {"color": colour, "width": 2}},
+            "customdata": [a.name for _, a in some],
+            "hovertemplate": "%{customdata}: ε = %{x:.4f}<extra></extra>",
+        })  # fmt: skip
+    exact = next(a.epsilon for a in found if a.kind == "exact")
+    notes = [
+        note_at(a.epsilon, i, f"   {a.epsilon:.2f}", "left", "middle")
+        | {"font": {"size": 14}, "xshift": 4}
+        for i, a in enumerate(found)
+    ]
+    layout = layout_of("ε of one and the same run", "")
+    layout["xaxis"] |= {"range": [0, 1.15 * max(a.epsilon for a in found)]}
+    layout["yaxis"] |= {
+        "range": [len(found) - 0.4, -0.6], "tickvals": list(range(len(found))),
+        "ticktext": [a.name for a in found], "zeroline": False,
+    }  # fmt: skip
+    return {"data": marks, "layout": layout | {"annotations": notes, "shapes": [upright(exact)]}}

@@ -1,0 +1,275 @@
+"""Everything that the privacy tests hold to account: whatever is new joins by one line in a list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import dpkit as dp
+from dpkit.gradients import Automatic, Flat, PerLayer
+
+LONG = bool(os.environ.get("DPKIT_LONG"))
+"""Set DPKIT_LONG=1 for the long forms: 10,000 replayed pairs, 200 kills, 2,000 audits."""
+
+
+def rising(step: int) -> float:
+    return 1.0 + 0.25 * step
+
+
+def falling(step: int) -> float:
+    return 3.0 - 0.25 * step
+
+
+def widening(step: int) -> float:
+    return 0.5 + 0.5 * step
+
+
+METHODS = [
+    dp.DPSGD(1.3, 0.7, 0.2),
+    dp.DPSGD(0.8, 2.0, 0.1, 0.9),
+    dp.DPSGD(rising, 0.7, 0.2),
+    dp.DPSGD(falling, 0.7, 0.2),
+    dp.DPSGD(1.1, widening, 0.2),
+]
+"""Every method, with every kind of schedule that it takes."""
+
+SAMPLERS = [
+    dp.Poisson(0.4, 6),
+    dp.Poisson(1.0, 4),
+]
+"""Every sampler."""
+
+ACCOUNTANTS = [dp.PLD(), dp.RDP(), dp.Moments(), dp.ZCDP(), dp.GDP(), dp.Basic(), dp.Advanced()]
+"""Every accountant."""
+
+CLIPPINGS = [Flat(), PerLayer(), Automatic(0.01), Automatic(1e-8)]
+"""Every way of clipping."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A model that exercises one kind of layer, the inputs it takes and its loss."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...] = (6,)
+    tokens: int = 0
+    regression: bool = False
+    slow: bool = False
+
+    def model(self, dtype: torch.dtype = torch.float64) -> nn.Module:
+        """The same weights at every call."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.build().to(dtype)
+
+    def records(
+        self, num: int, seed: int, dtype: torch.dtype = torch.float64
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random inputs and targets."""
+        rng = np.random.default_rng(seed)
+        if self.tokens:
+            inputs = torch.from_numpy(rng.integers(0, self.tokens, (num, *self.shape)))
+        else:
+            inputs = torch.from_numpy(rng.standard_normal((num, *self.shape))).to(dtype)
+        if self.regression:
+            return inputs, torch.from_numpy(rng.standard_normal((num, 3))).to(dtype)
+        return inputs, torch.from_numpy(rng.integers(0, 3, num))
+
+    @property
+    def loss(self) -> Callable[..., torch.Tensor] | None:
+        """None for cross entropy, else the squared error of each record."""
+        return squared_error if self.regression else None
+
+
+def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return (outputs - targets).square().sum(1)
+
+
+class Tied(nn.Module):
+    """One Linear used twice: its gradient is the sum of two uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.same(torch.tanh(self.same(x)))))
+
+
+class Borrowed(nn.Module):
+    """A weight used outside its layer, which a forward hook cannot see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.tanh(self.first(x))
+        return self.head(torch.tanh(nn.functional.linear(hidden, self.first.weight)))
+
+
+class TiedTokens(nn.Module):
+    """An embedding whose table is the output layer as well, as in language models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(3, 4), nn.Linear(4, 3, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.table(x).mean(1))
+
+
+class Bare(nn.Module):
+    """A parameter that belongs to no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.scale = nn.Linear(6, 3), nn.Parameter(torch.full((6,), 1.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x * self.scale)
+
+
+class Attention(nn.Module):
+    """Attention through its linears, with residuals and LayerNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 4)
+        self.qkv, self.out = nn.Linear(4, 12), nn.Linear(4, 4)
+        self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.table(x)
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        x = x + self.out(torch.softmax(q @ k.transpose(1, 2) / 2, dim=-1) @ v)
+        return self.head(x.mean(1))
+
+
+def _conv(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3))
+
+
+def _image(first: nn.Module) -> nn.Module:
+    body = nn.Sequential(first, nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    channels = 4
+    return nn.Sequential(body, nn.Linear(channels * 4, 3))
+
+
+LAYERS = [
+    Layer("linear", lambda: nn.Linear(6, 3)),
+    Layer("linear without bias", lambda: nn.Linear(6, 3, bias=False)),
+    Layer("mlp", lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))),
+    Layer("regression", lambda: nn.Linear(6, 3), regression=True),
+    Layer("sequence", lambda: nn.Sequential(nn.Linear(4, 5), nn.Flatten(), nn.Linear(15, 3)),
+          (3, 4)),
+    Layer("conv2d", lambda: _image(nn.Conv2d(2, 4, 3, padding=1)), (2, 5, 5)),
+    Layer("conv2d strided", lambda: _image(nn.Conv2d(2, 4, 3, stride=2, bias=False)), (2, 7, 7)),
+    Layer("conv2d grouped", lambda: _image(nn.Conv2d(2, 4, 3, groups=2)), (2, 5, 5)),
+    Layer("conv1d", lambda: nn.Sequential(nn.Conv1d(2, 3, 3), nn.Flatten(), nn.Linear(9, 3)),
+          (2, 5)),
+    Layer("group norm", lambda: _image(nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4))),
+          (2, 5, 5)),
+    Layer("instance norm", lambda: _image(
+        nn.Sequential(nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, affine=True))), (2, 5, 5)),
+    Layer("layer norm", lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3))),
+    Layer("embedding", lambda: nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 3)),
+          (3,), tokens=5),
+    Layer("attention", Attention, (3,), tokens=5),
+    Layer("tied", Tied),
+    Layer("tied tokens", TiedTokens, (3,), tokens=3),
+    Layer("borrowed weight", Borrowed, slow=True),
+    Layer("bare parameter", Bare, slow=True),
+]  # fmt: skip
+"""Every kind of layer; `slow` marks those that the engine is right to fall back on, with a word."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """How one record is changed: removed, or its input or target replaced."""
+
+    name: str
+    change: Callable[[torch.Tensor, torch.Tensor, int], None] | None = None
+
+    @property
+    def removes(self) -> bool:
+        return self.change is None
+
+
+def _filled(value: float) -> Callable[[torch.Tensor, torch.Tensor, int], None]:
+    def change(inputs: torch.Tensor, targets: torch.Tensor, record: int) -> None:
+        if inputs.is_floating_point():
+            inputs[record] = value
+        else:
+            inputs[record] = int(abs(value)) % 2 if np.isfinite(value) else 0
+            targets[record] = (targets[record] + 1) % 3
+
+    return change
+
+
+def _one_coordinate(inputs: torch.Tensor, targets: torch.Tensor, record: int) -> None:
+    """NaN in one place only: the rest of the record looks innocent."""
+    if inputs.is_floating_point():
+        inputs[record].view(-1)[0] = float("nan")
+
+
+def _far_target(inputs: torch.Tensor, targets: torch.Tensor, record: int) -> None:
+    """A tiny input and a giant target: squares overflow on one side, underflow on the other."""
+    if targets.is_floating_point():
+        inputs[record], targets[record] = 1e-12, 1e12
+    else:
+        targets[record] = (targets[record] + 1) % 3
+
+
+def _duplicate(inputs: torch.Tensor, targets: torch.Tensor, record: int) -> None:
+    other = (record + 1) % len(inputs)
+    inputs[record], targets[record] = inputs[other].clone(), targets[other].clone()
+
+
+NEIGHBOURS = [
+    Neighbour("removed"),
+    Neighbour("1e6", _filled(1e6)),
+    Neighbour("-1e6", _filled(-1e6)),
+    Neighbour("NaN", _filled(float("nan"))),
+    Neighbour("one NaN", _one_coordinate),
+    Neighbour("+Inf", _filled(float("inf"))),
+    Neighbour("-Inf", _filled(float("-inf"))),
+    Neighbour("1e38", _filled(1e38)),
+    Neighbour("1e300", _filled(1e300)),
+    Neighbour("0", _filled(0.0)),
+    Neighbour("far target", _far_target),
+    Neighbour("duplicate", _duplicate),
+]
+"""Every way of changing one record."""
+
+
+def relations(method: dp.Method, sampler: dp.Sampler) -> list[dp.Neighbours]:
+    """The relations under which a method and a sampler can be accounted together."""
+    return [r for r in sampler.relations if r in method.relations]
+
+
+def combinations() -> list[tuple[Any, Any, dp.Neighbours]]:
+    """Every method with every sampler under every relation that both allow."""
+    return [(m, s, r) for m in METHODS for s in SAMPLERS for r in relations(m, s)]
+
+
+def named(value: Any) -> str:
+    """A short id for a parametrised test."""
+    if isinstance(value, tuple):
+        return "-".join(named(part) for part in value)
+    if isinstance(value, dp.Neighbours):
+        return value.name
+    name = getattr(value, "name", None)
+    if isinstance(name, str) and not isinstance(value, dp.Accountant):
+        return name
+    kind = type(value).__name__
+    lists = next((x for x in (METHODS, SAMPLERS, CLIPPINGS) if value in x), [value])
+    return f"{kind}{lists.index(value)}" if len(lists) > 1 else kind

@@ -1,0 +1,163 @@
+"""A. Record on D, replay on a neighbour with frozen outputs: nothing but one bounded sum moves.
+
+After Cebere et al., "Privacy auditing by record and replay", PETS 2026.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import dpkit as dp
+from dpkit.gradients import Engine
+from tests.privacy import cases
+from tests.privacy.recording import drawn, record, violations
+
+RECORDS = 10
+FULL = dp.DPSGD(1.3, 0.7, 0.2)
+
+
+def plan_of(method, sampler, relation):
+    return dp.Plan(method, sampler, 1e-3, relation, accountant=dp.RDP())
+
+
+def replayed(plan, layer, neighbour, *, seed=0, dtype=torch.float64, decisions=None, left=None):
+    """Violations between a run and its replay on a neighbour, and the run on D for further use.
+
+    Under ADD_REMOVE and ZERO_OUT the record goes; under REPLACE_ONE another stands in its place.
+    """
+    model = layer.model(dtype)
+    inputs, targets = layer.records(RECORDS, seed, dtype)
+    who = seed % RECORDS
+    batches = decisions or drawn(plan.sampler, RECORDS, seed)
+    common = {"num_examples": RECORDS, "loss": layer.loss}
+    # The poison is in D; D' lacks the record, or holds a harmless one.
+    poisoned = inputs.clone(), targets.clone()
+    if neighbour.change:
+        neighbour.change(*poisoned, who)
+    left = left or record(plan, model, poisoned, decisions=batches, **common)
+    replaces = plan.neighbours is dp.Neighbours.REPLACE_ONE
+    if replaces:
+        other = (inputs.clone(), targets.clone())
+        if neighbour.removes:
+            other[0][who] = -other[0][who] if inputs.is_floating_point() else 0
+        batches_there = batches
+    else:
+        keep = np.delete(np.arange(RECORDS), who)
+        other = poisoned[0][keep], poisoned[1][keep]
+        batches_there = [_without(b, who) for b in batches]
+    right = record(
+        plan, layer.model(dtype), other, decisions=batches_there, frozen=left, **common
+    )
+    present = [who in b for b in batches]
+    return violations(left, right, 2.0 if replaces else 1.0, present)
+
+
+def _without(batch, who):
+    kept = batch[batch != who]
+    return kept - (kept > who)
+
+
+@pytest.mark.parametrize("combination", cases.combinations(), ids=cases.named)
+def test_every_method_sampler_and_relation(combination):
+    """Every neighbour, on a small network, under one combination."""
+    plan = plan_of(*combination)
+    for seed, neighbour in enumerate(cases.NEIGHBOURS):
+        assert replayed(plan, cases.LAYERS[2], neighbour, seed=seed) == [], neighbour.name
+
+
+@pytest.mark.parametrize("relation", [dp.Neighbours.ADD_REMOVE, dp.Neighbours.REPLACE_ONE],
+                         ids=cases.named)  # fmt: skip
+@pytest.mark.parametrize("layer", cases.LAYERS, ids=cases.named)
+def test_every_layer(layer, relation):
+    """Every neighbour, in every kind of layer; the changed record comes first for some seeds."""
+    plan = plan_of(FULL, dp.Poisson(0.6, 2), relation)
+    for seed, neighbour in enumerate(cases.NEIGHBOURS):
+        assert replayed(plan, layer, neighbour, seed=10 * seed) == [], neighbour.name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("neighbour", cases.NEIGHBOURS, ids=cases.named)
+def test_every_neighbour_alone_and_in_empty_batches(neighbour, dtype):
+    """The record alone in its batch, batches without it, and batches without anybody."""
+    nobody = np.array([], dtype=np.int64)
+    for relation in dp.Neighbours:
+        plan = plan_of(FULL, dp.Poisson(0.5, 5), relation)
+        decisions = [np.array([3]), nobody, np.array([1, 2]), np.array([3]), np.arange(RECORDS)]
+        for layer in (cases.LAYERS[0], cases.LAYERS[3]):
+            found = replayed(
+                plan, layer, neighbour, seed=3, dtype=dtype, decisions=decisions
+            )
+            assert found == []
+
+
+@pytest.mark.parametrize("neighbour", cases.NEIGHBOURS, ids=cases.named)
+def test_a_data_set_of_one_record(neighbour):
+    """N = 1: the record is there or replaced, or its coin says no."""
+    layer = cases.LAYERS[0]
+    plan = plan_of(FULL, dp.Poisson(0.5, 3), dp.Neighbours.REPLACE_ONE)
+    batches = [np.array([0]), np.array([], dtype=np.int64), np.array([0])]
+    data = layer.records(1, 0)
+    changed = data[0].clone(), data[1].clone()
+    if neighbour.change:
+        neighbour.change(*changed, 0)
+    left = record(plan, layer.model(), changed, num_examples=1, decisions=batches)
+    right = record(plan, layer.model(), data, num_examples=1, decisions=batches, frozen=left)
+    assert violations(left, right, 2.0, [True, False, True]) == []
+    absent = [np.array([], dtype=np.int64)] * 3
+    gone = record(plan, layer.model(), data, num_examples=1, decisions=absent, frozen=left)
+    assert violations(left, gone, 1.0, [True, False, True]) == []
+
+
+@pytest.mark.parametrize("path", ["weights", "masked", "transformed"])
+@pytest.mark.parametrize("clipping", cases.CLIPPINGS, ids=cases.named)
+@pytest.mark.parametrize("layer", cases.LAYERS, ids=cases.named)
+def test_every_clipping_on_every_path_of_the_engine(layer, clipping, path):
+    """The engine's own promise: one record moves the sum by at most C, in microbatches too."""
+    for seed, neighbour in enumerate(cases.NEIGHBOURS):
+        inputs, targets = layer.records(RECORDS, seed)
+        if neighbour.change:
+            neighbour.change(inputs, targets, 4)
+        keep = torch.tensor([i for i in range(RECORDS) if i != 4])
+        sums = []
+        for x, y in ((inputs, targets), (inputs[keep], targets[keep])):
+            sums.append(_summed(layer, clipping, path, x, y))
+        assert all(torch.isfinite(total).all() for total in sums), neighbour.name
+        moved = float((sums[0] - sums[1]).norm())
+        assert moved <= 0.7 * (1 + 1e-6), f"{neighbour.name} moved the sum by {moved}"
+        if neighbour.removes:
+            assert moved > 0, "the record counts for nothing"
+
+
+def _summed(layer, clipping, path, inputs, targets):
+    with warnings.catch_warnings():
+        if layer.slow or "grouped" in layer.name:
+            warnings.simplefilter("ignore")
+        loss = layer.loss or torch.nn.functional.cross_entropy
+        engine = Engine(layer.model(), loss, clipping, microbatch=4)
+        if path == "transformed":
+            return engine.transformed_sum(inputs, targets, torch.sign, 0.7).total
+        mask = None
+        if path == "masked":
+            mask = (torch.arange(engine.size) % 3 > 0).double()
+        return engine.clipped_sum(inputs, targets, 0.7, mask).total
+
+
+def test_many_pairs():
+    """Random pairs; 10,000 of them in the long form."""
+    pairs = 10_000 if cases.LONG else 60
+    rng = np.random.default_rng(0)
+    plans = [plan_of(*c) for c in cases.combinations()]
+    done = 0
+    while done < pairs:
+        plan = plans[rng.integers(len(plans))]
+        layer = cases.LAYERS[rng.integers(len(cases.LAYERS))] if done % 4 == 0 else cases.LAYERS[2]
+        neighbour = cases.NEIGHBOURS[rng.integers(len(cases.NEIGHBOURS))]
+        seed = int(rng.integers(2**31))
+        assert replayed(plan, layer, neighbour, seed=seed) == [], (layer, neighbour, seed, plan)
+        done += 1
+    assert math.isfinite(done)
