@@ -7,8 +7,7 @@ Each is a factory `(data, seed=None) -> Module` that can be pickled, and that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -78,11 +77,9 @@ def cnn(data: Dataset, seed: int | None = None) -> nn.Module:
     return _started(nn.Sequential(*body, *head), seed)
 
 
-MODELS: Mapping[str, Factory] = MappingProxyType({"logistic": logistic, "mlp": mlp, "cnn": cnn})
+MODELS: dict[str, Factory] = {"logistic": logistic, "mlp": mlp, "cnn": cnn}
 """The factories by the names that code and settings use."""
-TITLES: Mapping[str, str] = MappingProxyType(
-    {"logistic": "Logistic regression", "mlp": "MLP (100 ReLU)", "cnn": "Small CNN (tanh)"}
-)
+TITLES = {"logistic": "Logistic regression", "mlp": "MLP (100 ReLU)", "cnn": "Small CNN (tanh)"}
 """The same names as menus show them."""
 
 

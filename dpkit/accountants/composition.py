@@ -62,7 +62,7 @@ class Advanced(Accountant):
 def _is_pure(mechanism: Mechanism) -> bool:
     """Whether no loss lies beyond the largest atom, so that no delta is needed."""
     return all(
-        bool(side.atoms) and float(side.profile(np.array([max(side.atoms)]))[0]) <= 1e-15
+        bool(side.atoms) and float(side.profile(np.array([max(side.atoms)[0]]))[0]) <= 1e-15
         for side in (mechanism, mechanism.reverse)
     )
 
@@ -77,7 +77,7 @@ def _parts(ledger: Ledger, delta: float) -> list[tuple[float, int]]:
     parts = []
     for mechanism, count in ledger.entries:
         if _is_pure(mechanism):
-            parts.append((max(*mechanism.atoms, *mechanism.reverse.atoms), count))
+            parts.append((max(*mechanism.atoms, *mechanism.reverse.atoms)[0], count))
         else:
             parts.append((_epsilon(mechanism, delta / needing), count))
     return parts

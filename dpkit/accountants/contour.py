@@ -190,7 +190,10 @@ def _transformed(
         for column, mechanism in enumerate(mechanisms):
             count = rows.counts[:, column]
             if count.any():
-                total += count[:, None] * _block(mechanism, line, block, period)
+                values = _block(mechanism, line, block, period)
+                if not np.all(np.isfinite(values)):
+                    return
+                total += count[:, None] * values
         total += _LOG_CC[line] - np.log(z * (1 + z)) - rows.base[:, None]
         weights = np.concatenate([weights, total], axis=1) if block else total
         done = np.real(total).max(axis=1) < floor

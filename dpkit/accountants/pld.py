@@ -159,9 +159,10 @@ def _bracket(
     for side in _directions(mechanisms):
         low, high = sandwich.bracket(side, counts, delta)
         lower, upper = max(lower, low), max(upper, high)
-    moments = float(rdp.RDP().curve(mechanisms, np.array([counts]), delta)[0])
-    if moments < upper:
-        return min(lower, moments), moments, "RDP"
+    if upper - lower > 0.01 * upper:
+        moments = float(rdp.RDP().curve(mechanisms, np.array([counts]), delta)[0])
+        if moments < upper:
+            return min(lower, moments), moments, "RDP"
     return lower, upper, "sandwich"
 
 

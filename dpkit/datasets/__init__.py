@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import operator
 import os
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dpkit.datasets import known, toys
 from dpkit.datasets.known import BUILT_IN
@@ -50,20 +51,18 @@ def load(
     """
     from dpkit.datasets.dataset import assembled
 
-    raw_set = _named(name)
     _SEED.check("seed", seed)
     _PUBLIC.check("public", public)
-    if num_examples is not None and not isinstance(num_examples, bool):
-        num_examples = _whole(num_examples)
-    if isinstance(raw_set, toys.Toy):
-        raw = raw_set.load(num_examples, noise, int(seed))
-        return assembled(raw, num_examples=None, public=public, seed=int(seed))
-    if noise is not None:
+    wanted, chosen = _named(name), _whole(num_examples)
+    if isinstance(wanted, toys.Toy):
+        raw = wanted.load(chosen, noise, int(seed))
+    elif noise is None:
+        raw = wanted.load(root)
+    else:
         raise ValueError(
             f"noise is for the toy sets ({_listed(toys.TOYS)}), not for {name!r}: leave it out."
         )
-    raw = raw_set.load(root)
-    return assembled(raw, num_examples=num_examples, public=public, seed=int(seed))
+    return assembled(raw, num_examples=chosen, public=public, seed=int(seed))
 
 
 def _named(name: str) -> toys.Toy | known.Known:
@@ -77,10 +76,9 @@ def _named(name: str) -> toys.Toy | known.Known:
 
 def _whole(value: Any) -> Any:
     """A numpy integer or 1000.0 as an int; anything else as it is, for the check to refuse."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _listed(names: Any) -> str:

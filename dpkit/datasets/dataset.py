@@ -78,25 +78,20 @@ class Dataset:
         """A data set of your own tensors, arrays or lists; float32 tensors are not copied.
 
         Bytes (uint8) are taken to be pixels and divided by 255; other numbers stay as they are.
-        Without `classes` they are named "0" to the highest target. Without `test` there is no test
-        split, unless `test_share` holds out that share of each class, chosen by a fixed rule:
-        those records are then treated as public, and `num_examples` counts the rest.
+        Without `classes` they are named "0" to the highest target: name them where even which
+        classes occur is private. Without `test` there is no test split, unless `test_share` holds
+        out that share of each class by a fixed rule: those records are then treated as public, and
+        `num_examples` counts the rest.
         """
         x, y = _inputs(name, inputs), _targets(name, targets)
         names = _class_names(y) if classes is None else tuple(classes)
-        _SHARE.check("test_share", test_share)
         if test_share and test is not None:
             raise ValueError("Give test records or a test_share, not both.")
         if test_share:
-            check_classes(name, names)
-            check_split(name, "training", x, y, names)
-            x, y, test = _held_out(name, x, y, test_share)
-        empty = (x[:0], y[:0])
-        splits = [
-            (_inputs(name, pair[0]), _targets(name, pair[1])) if pair is not None else empty
-            for pair in (test, public)
-        ]
-        return cls(name, x, y, *splits[0], *splits[1], classes=names)
+            x, y, test = _held_out(name, x, y, names, test_share)
+        tested = (x[:0], y[:0]) if test is None else _pair(name, "test", test)
+        given = (x[:0], y[:0]) if public is None else _pair(name, "public", public)
+        return cls(name, x, y, *tested, *given, classes=names)
 
     def __repr__(self) -> str:
         """Name, sizes, shape: no record."""
@@ -144,7 +139,7 @@ class Dataset:
         digest = hashlib.sha256(b"" if self.published else _KEY)
         for tensor in (self.inputs, self.targets):
             digest.update(repr(tuple(tensor.shape)).encode())
-            digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+            digest.update(tensor.detach().cpu().contiguous().numpy().data.cast("B"))
         return digest.hexdigest()[:16]
 
     def pixels(self, inputs: Tensor) -> Any:
@@ -212,9 +207,12 @@ def _public(raw: Raw, chosen: Any, share: float, seed: int) -> Any:
 
 
 def _held_out(
-    name: str, inputs: Tensor, targets: Tensor, share: float
+    name: str, inputs: Tensor, targets: Tensor, classes: tuple[str, ...], share: float
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Training and test records: a share of each class, the same for the same targets."""
+    _SHARE.check("test_share", share)
+    check_classes(name, classes)
+    check_split(name, "training", inputs, targets, classes)
     total = max(1, round(share * len(inputs)))
     most = len(inputs) - len(targets.unique())
     if total > most:
@@ -224,6 +222,14 @@ def _held_out(
         )
     test = torch.from_numpy(stratified(targets.numpy(), total, seed=0, spare=1))
     return inputs[~test], targets[~test], (inputs[test], targets[test])
+
+
+def _pair(name: str, split: str, pair: Any) -> tuple[Tensor, Tensor]:
+    """The inputs and targets of another split."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        kind = type(pair).__name__
+        raise TypeError(f"{name}: {split} must be a pair (inputs, targets), got a {kind}.")
+    return _inputs(name, pair[0]), _targets(name, pair[1])
 
 
 def _inputs(name: str, values: Any) -> Tensor:

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -101,7 +102,7 @@ def _downloaded(source: Source, folder: Path) -> Path:
             continue
         if found == source.md5:
             return path
-        said.append(f"{url} gave a damaged file: its MD5 is {found}, not {source.md5}")
+        said.append(f"{_host(url)}: {source.name} came damaged, MD5 {found}, not {source.md5}")
     raise Unreachable("; ".join(said))
 
 
@@ -145,7 +146,13 @@ def _reached(url: str) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as reason:
-        raise Unreachable(f"{url}: {getattr(reason, 'reason', None) or reason!r}") from reason
+        deeper = getattr(reason, "reason", reason)
+        why = getattr(deeper, "strerror", None) or str(deeper) or type(deeper).__name__
+        raise Unreachable(f"{_host(url)}: {why}") from reason
+
+
+def _host(url: str) -> str:
+    return urllib.parse.urlsplit(url).netloc or url
 
 
 @contextmanager

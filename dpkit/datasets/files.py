@@ -51,7 +51,7 @@ def cifar_split(batches: Sequence[Path]) -> Split:
 
 def npz_split(path: Path, split: str) -> Split:
     """Images `(N, 1, height, width)` uint8 and labels `(N,)` of a MedMNIST file of grey images."""
-    with _blamed(path), np.load(path, allow_pickle=False) as file:
+    with _blamed(path), path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         pixels, labels = file[f"{split}_images"], file[f"{split}_labels"]
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or labels.size != len(pixels):
             raise ValueError(f"{split} labels {labels.shape} for {pixels.dtype} {pixels.shape}")

@@ -111,7 +111,7 @@ class FileSet(Known):
     @property
     def wanted(self) -> str:
         """Its files in words, for whoever has to bring them."""
-        return ", ".join(map(str, self.paths))
+        return f"the {len(self.paths)} files {self.paths[0]}, ..., {self.paths[-1].name}"
 
     def begun(self, place: Path) -> bool:
         """Whether a data folder holds any of its files."""
@@ -142,7 +142,8 @@ class FileSet(Known):
             self.download(place)
         except Unreachable as reason:
             raise ConnectionError(
-                f'"{self.name}" is not in {where}, and could not be downloaded ({reason}): {instead}'
+                f'"{self.name}" is not in {where}, and could not be downloaded ({reason}): '
+                f"{instead}"
             ) from reason
         except ImportError as reason:
             raise ImportError(
@@ -259,7 +260,7 @@ def _torchvision() -> Any:
     except ModuleNotFoundError as reason:
         raise ImportError(
             f"downloading it needs torchvision, which is not installed ({reason}): "
-            f"pip install torchvision"
+            f'pip install "dpkit[vision]"'
         ) from reason
     except Exception as reason:  # torch of another build: RuntimeError, OSError, AttributeError
         import torch

@@ -1,4 +1,4 @@
-"""Pictures of records as plain Plotly JSON: a mosaic of images, points of the plane, class sizes."""
+"""Pictures of records as plain Plotly JSON: image mosaic, points of the plane, class sizes."""
 
 from __future__ import annotations
 

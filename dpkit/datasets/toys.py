@@ -65,7 +65,9 @@ class Toy:
         total = DEFAULT_EXAMPLES if num_examples is None else num_examples
         scatter = self.noise if noise is None else noise
         NOISE.check("noise", scatter)
-        size = Knob("N", "how many training records", len(self.classes), MOST_EXAMPLES, integer=True)
+        size = Knob(
+            "N", "how many training records", len(self.classes), MOST_EXAMPLES, integer=True
+        )
         size.check("num_examples", total)
         train = self._drawn(int(total), scatter, np.random.default_rng([seed, 0]))
         test = self._drawn(TEST_EXAMPLES, scatter, np.random.default_rng([seed, 1]))

@@ -21,6 +21,11 @@ def rgba(colour: str, share: float) -> str:
     return f"rgba({red},{green},{blue},{share:g})"
 
 
+def short(number: float) -> str:
+    """Two digits without padding: 1e-5, 0.012."""
+    return f"{number:.2g}".replace("e-0", "e-")
+
+
 def upright(x: float, colour: str = INK, dash: str = "dash") -> Figure:
     """A vertical line over the whole height of a plot."""
     return {
@@ -34,7 +39,7 @@ def curve(
 ) -> Figure:
     """A named line; `hover` is Plotly's template of what the mouse reads."""
     said = {"hovertemplate": f"{hover}<extra>{name}</extra>"} if hover else {"hoverinfo": "skip"}
-    line = {"color": colour, "width": 2, "dash": dash}
+    line = {"color": colour, "width": 2, "dash": dash, "simplify": False}
     return {
         "type": "scatter", "mode": "lines", "name": name, "x": numbers(x), "y": numbers(y),
         "line": line,
@@ -42,10 +47,14 @@ def curve(
 
 
 def band(x: ArrayLike, low: ArrayLike, high: ArrayLike, name: str, colour: str) -> list[Figure]:
-    """The area between two lines over the same `x`; `name` stands in the legend, "" is in none."""
+    """The area between two lines over the same `x`; `name` stands in the legend, "" is in none.
+
+    What follows a colon in the name may change without the page taking it for another area.
+    """
     floor: Figure = {
         "type": "scatter", "mode": "lines", "x": numbers(x), "y": numbers(low),
-        "line": {"width": 0}, "hoverinfo": "skip", "legendgroup": name, "showlegend": False,
+        "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False,
+        "legendgroup": name.partition(":")[0],
     }  # fmt: skip
     area = floor | {
         "y": numbers(high), "fill": "tonexty", "fillcolor": colour, "name": name,
@@ -63,27 +72,27 @@ def crowd(truth: ArrayLike, said: ArrayLike) -> Figure:
     order = np.argsort(~true, kind="stable")
     place = np.empty(len(true), int)
     place[order] = np.arange(len(true))
-    groups = [
-        (told & true, "said yes, true", WITH, "circle"),
-        (told & ~true, "said yes, coin lied", WITH, "x-thin"),
-        (~told & ~true, "said no, true", WITHOUT, "circle"),
-        (~told & true, "said no, coin lied", WITHOUT, "x-thin"),
+    dots = [
+        _people(place[told & true], "said yes", "which is true", WITH, "circle"),
+        _people(place[told & ~true], "said yes", "since the coin lied", WITH, "x-thin"),
+        _people(place[~told & ~true], "said no", "which is true", WITHOUT, "circle"),
+        _people(place[~told & true], "said no", "since the coin lied", WITHOUT, "x-thin"),
     ]
-    dots = [_people(place[pick], name, colour, symbol) for pick, name, colour, symbol in groups]
     layout = layout_of("", "")
     hidden = {"visible": False, "fixedrange": True}
     layout["xaxis"] = hidden | {"range": [-1, 20]}
     layout["yaxis"] = hidden | {"range": [4.7, -0.7]}
-    return {"data": dots, "layout": layout | {"margin": {"l": 4, "r": 4, "t": 4, "b": 4}}}
+    layout |= {"margin": {"l": 4, "r": 4, "t": 4, "b": 4}, "showlegend": True}
+    return {"data": dots, "layout": layout}
 
 
-def _people(place: NDArray[Any], name: str, colour: str, symbol: str) -> Figure:
+def _people(place: NDArray[Any], said: str, why: str, colour: str, symbol: str) -> Figure:
     # Filled from the left, five to a column: people who truly say yes stand together.
     marker = {"color": colour, "symbol": symbol, "size": 11}
     return {
-        "type": "scatter", "mode": "markers", "name": name, "x": (place // 5).tolist(),
+        "type": "scatter", "mode": "markers", "name": said, "x": (place // 5).tolist(),
         "y": (place % 5).tolist(), "marker": marker | {"line": {"color": colour, "width": 2.5}},
-        "hovertemplate": f"{name}<extra></extra>",
+        "hovertemplate": f"{said}, {why}<extra></extra>", "legendgroup": said,
     }  # fmt: skip
 
 
@@ -134,10 +143,8 @@ def belief(epsilon: float) -> Figure:
         "chance of a true yes, before the answer (%)", "after the answer (%)",
         x={"range": [0, 100]}, y={"range": [0, 100]},
     )  # fmt: skip
-    return {
-        "data": lines,
-        "layout": layout | {"annotations": [note_at(98, 3, words, "right", "bottom")]},
-    }
+    layout |= {"annotations": [note_at(98, 3, words, "right", "bottom")], "showlegend": True}
+    return {"data": lines, "layout": layout}
 
 
 def outputs(
@@ -151,7 +158,7 @@ def outputs(
     q, p = np.asarray(without, float), np.asarray(with_record, float)
     reach = factor * q
     hover = "published %{x:.1f}: density %{y:.3f}"
-    name = f"not covered: δ = {delta:.2g}"
+    name = f"not covered: δ = {short(delta)}"
     lines = [
         *band(x, np.minimum(reach, p), p, name, rgba(COLOURS[3], 0.75)),
         curve(x, q, "without you", WITHOUT, hover=hover),
@@ -164,7 +171,7 @@ def outputs(
         x={"range": [float(values[0]), float(values[-1])], "zeroline": False},
         y={"range": [0, 1.25 * float(p.max())]},
     )  # fmt: skip
-    return {"data": lines, "layout": layout}
+    return {"data": lines, "layout": layout | {"showlegend": True}}
 
 
 def test_of(x: ArrayLike, without: ArrayLike, with_record: ArrayLike, threshold: float) -> Figure:
@@ -187,10 +194,8 @@ def test_of(x: ArrayLike, without: ArrayLike, with_record: ArrayLike, threshold:
         "published count", "probability density",
         x={"range": [float(grid[0]), float(grid[-1])], "zeroline": False}, y={"range": [0, top]},
     )  # fmt: skip
-    return {
-        "data": lines,
-        "layout": layout | {"shapes": [upright(threshold)], "annotations": notes},
-    }
+    layout |= {"shapes": [upright(threshold)], "annotations": notes, "showlegend": True}
+    return {"data": lines, "layout": layout}
 
 
 def profiles(
@@ -210,14 +215,16 @@ def profiles(
     x, y = at
     notes = []
     if y > 1e-12:
-        lines.append(dot(x, y, f"claimed ε {x:.3g}: δ {y:.2g}"))
+        lines.append(dot(x, y, f"claimed ε {x:.3g}: δ {short(y)}"))
     else:
         notes = [note_at(x, 0.03, f"δ = 0 at ε = {x:.3g}", "center", "bottom", yref="paper")]
     layout = layout_of(
         "claimed ε", "δ that it needs",
-        x={"range": [0, 5]}, y={"type": "log", "range": [-8, 0.2], "exponentformat": "power", "dtick": 2},
+        x={"range": [0, 5]},
+        y={"type": "log", "range": [-8, 0.2], "exponentformat": "e", "dtick": 2},
     )  # fmt: skip
-    return {"data": lines, "layout": layout | {"shapes": [upright(x)], "annotations": notes}}
+    layout |= {"shapes": [upright(x)], "annotations": notes, "showlegend": True}
+    return {"data": lines, "layout": layout}
 
 
 def dot(x: float, y: float, hover: str, colour: str = INK) -> Figure:

@@ -40,8 +40,9 @@ def norms(values: ArrayLike, max_grad_norm: float) -> Figure:
     words = f" C = {max_grad_norm:.3g}: {share:.0%} clipped "
     side = "left" if max_grad_norm**2 < low * high else "right"
     note = note_at(np.log10(max_grad_norm), 1.0, words, side, "top", yref="paper")
-    x = {"type": "log", "range": [float(np.log10(low)), float(np.log10(high))]}
-    layout = layout_of("gradient norm of a record", "records", x=x)
+    x = {"type": "log", "dtick": 1, "range": [float(np.log10(low)), float(np.log10(high))]}
+    y = {"range": [0, 1.2 * max(counts.max(), 4)], "rangemode": "tozero"}
+    layout = layout_of("gradient norm of a record", "records", x=x, y=y)
     return {"data": [bars], "layout": layout | {"shapes": [line], "annotations": [note]}}
 
 
@@ -55,13 +56,13 @@ def boundary(
     """
     points, labels = np.asarray(inputs)[:600], np.asarray(targets)[:600]
     classes = int(max(labels.max(initial=0), grid.max(initial=0))) + 1
-    steps = [(i / classes, COLOURS[i % 7]) for i in range(classes)]
-    scale = [[s, c] for s, c in steps] + [[s + 1 / classes, c] for s, c in steps]
+    bands = [[[i / classes, COLOURS[i % 7]], [(i + 1) / classes, COLOURS[i % 7]]]
+             for i in range(classes)]  # fmt: skip
     x, y = (np.linspace(extent[i], extent[i + 1], grid.shape[1 - i // 2]) for i in (0, 2))
     area = {
         "type": "heatmap", "x": numbers(x), "y": numbers(y), "z": grid.astype(int).tolist(),
         "zmin": -0.5, "zmax": classes - 0.5, "showscale": False, "hoverinfo": "skip",
-        "opacity": 0.3, "colorscale": sorted(scale, key=lambda pair: pair[0]),
+        "opacity": 0.3, "colorscale": [stop for band in bands for stop in band],
     }  # fmt: skip
     symbols = ("circle", "diamond", "square", "cross", "triangle-up", "x", "star")
     dots = [
@@ -88,16 +89,16 @@ def predictions(
     *Shapes* images `(n, height, width)`, dark where the value is high.
     """
     count, height, width = images.shape
-    columns = min(count, 6)
+    columns = min(count, 4)
     rows = -(-count // columns)
-    gap_x, gap_y = max(1, width // 6), max(2, height // 3)
+    gap_x, gap_y = max(2, width // 2), max(4, height // 2)
     sheet = np.full((rows * (height + gap_y), columns * (width + gap_x)), np.nan)
     notes = []
     for i, image in enumerate(images):
         top, left = (i // columns) * (height + gap_y), (i % columns) * (width + gap_x)
         sheet[top : top + height, left : left + width] = image / max(image.max(), 1e-9)
         right = guesses[i] == labels[i]
-        text = f"{guesses[i]} {sure[i]:.0%}" if right else f"✗ {guesses[i]} (is {labels[i]})"
+        text = f"{guesses[i]} {sure[i]:.0%}" if right else f"✗ {guesses[i]}, is {labels[i]}"
         note = note_at(left + width / 2, top + height, text, "center", "top")
         note["font"] = {"size": 11, "color": COLOURS[2] if right else COLOURS[1]}
         notes.append(note)
@@ -109,6 +110,7 @@ def predictions(
     hidden = {"visible": False, "fixedrange": True}
     layout["xaxis"] = hidden | {"constrain": "domain"}
     layout["yaxis"] = hidden | {"autorange": "reversed", "scaleanchor": "x", "constrain": "domain"}
+    layout["margin"] = {"l": 4, "r": 4, "t": 4, "b": 4}
     return {"data": [picture], "layout": layout | {"annotations": notes}}
 
 

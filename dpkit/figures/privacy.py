@@ -1,4 +1,4 @@
-"""Pictures of a price: epsilon by several accountants, the privacy loss, what an attacker can do."""
+"""Pictures of a price: epsilon by several accountants, the privacy loss, an attacker's errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, note_in_middle, numbers
-from dpkit.figures.basics import INK, band, curve, dot, rgba, upright
+from dpkit.figures.basics import INK, band, curve, dot, rgba, short, upright
+
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,10 @@ def accountants(
         elif end > y_range[1]:
             beyond.append(f"{line.name} {_short(end)}")
     layout = layout_of(x_title, "ε", x=_axis(x_range, log), y=_axis(y_range, log))
+    layout |= {"showlegend": True, "margin": {"l": 48, "r": 12, "t": 24, "b": 36}}
     if beyond:
-        words = "above the plot, at the end: " + ", ".join(beyond) + " "
-        note = note_at(0.005, 1, words, "left", "top", yref="paper") | {"xref": "paper"}
+        words = "↑ above the plot, at the end: " + ", ".join(beyond)
+        note = note_at(1, 1.01, words, "right", "bottom", yref="paper") | {"xref": "paper"}
         layout["annotations"] = [note]
     return {"data": drawn, "layout": layout}
 
@@ -82,7 +85,8 @@ def _axis(limits: tuple[float, float], log: bool) -> Figure:
     if not log:
         return {"range": list(limits), "zeroline": False}
     ends = [math.log10(limit) for limit in limits]
-    return {"type": "log", "range": ends, "dtick": 1, "exponentformat": "power"}
+    few = ends[1] - ends[0] < 3.5
+    return {"type": "log", "range": ends, "dtick": "D2" if few else 1, "exponentformat": "SI"}
 
 
 def _short(epsilon: float) -> str:
@@ -102,38 +106,42 @@ def losses(
     layout = layout_of(
         "privacy loss of an outcome", "chance of a bin",
         x={"range": [-reach, reach], "zeroline": True},
-        y={"type": "log", "range": [math.log10(least), 0.3], "dtick": 2, "exponentformat": "power"},
+        y={"type": "log", "range": [math.log10(least), 0.3], "dtick": 2, "exponentformat": "e"},
     )  # fmt: skip
     if not high.sum() > 0:
         words = "no finite privacy loss to show"
         return {"data": [], "layout": layout | {"annotations": [note_in_middle(words)]}}
     past = middle > epsilon
-    bars: Figure = {
-        "type": "bar", "name": "from above", "x": numbers(middle), "y": numbers(high),
-        "width": numbers(width), "hovertemplate": "loss %{x:.3g}: at most about %{y:.2g}<extra></extra>",
-        "marker": {"color": np.where(past, COLOURS[1], rgba_hex(COLOURS[0])).tolist(),
-                   "line": {"width": 0}},
-    }  # fmt: skip
+    bars = [
+        _bars(middle[~past], high[~past], width[~past], "up to ε, from above", COLOURS[5]),
+        _bars(middle[past], high[past], width[past], "beyond ε, from above", COLOURS[1]),
+    ]
     steps_x, steps_y = np.repeat(ends, 2)[1:-1], np.repeat(np.where(low > 0, low, np.nan), 2)
     under = curve(steps_x, steps_y, "from below", INK, dash="solid")
     under["line"]["width"] = 1.2
     words = f" ε = {epsilon:.3g}" if math.isfinite(epsilon) else " ε = ∞"
     notes = [note_at(epsilon, 1, words, "left", "top", yref="paper")] if epsilon <= reach else []
     shapes = [upright(epsilon)] if epsilon <= reach else []
-    return {"data": [bars, under], "layout": layout | {"shapes": shapes, "annotations": notes}}
+    layout |= {"shapes": shapes, "annotations": notes, "showlegend": True}
+    return {"data": [*bars, under], "layout": layout}
 
 
-def rgba_hex(colour: str) -> str:
-    """The paler form of a colour that histograms are filled with."""
-    return rgba(colour, 0.45)
+def _bars(x: Values, y: Values, width: Values, name: str, colour: str) -> Figure:
+    return {
+        "type": "bar", "name": name, "x": numbers(x), "y": numbers(y), "width": numbers(width),
+        "marker": {"color": colour, "line": {"color": colour, "width": 0.5}},
+        "hovertemplate": "loss %{x:.3g}: at most about %{y:.2g}<extra></extra>",
+    }  # fmt: skip
 
 
 def nice(value: float) -> float:
-    """The next of 1, 2, 5, 10, ... at or above a number: an axis that moves seldom."""
+    """The next of a few round numbers at or above a number: an axis that moves seldom."""
     if not (math.isfinite(value) and value > 0):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= value * (1 - 1e-12))
+    return next(
+        m * power for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if m * power >= value * (1 - 1e-12)
+    )
 
 
 def tradeoff(
@@ -149,7 +157,7 @@ def tradeoff(
     grown = math.exp(min(epsilon, 700.0))
     grid = np.unique(np.concatenate([np.linspace(0, 1, 101), x]))
     corner = np.maximum(np.maximum(1 - delta - grown * grid, (1 - delta - grid) / grown), 0.0)
-    name = f"ruled out by (ε, δ) = ({epsilon:.3g}, {delta:.1g})"
+    name = f"ruled out: (ε, δ) = ({epsilon:.3g}, {short(delta)})"
     hover = "%{x:.1f}% false alarms: at least %{y:.1f}% misses"
     lines = [
         *band(100 * grid, 0 * grid, 100 * corner, name, rgba(COLOURS[3], 0.35)),
@@ -157,7 +165,7 @@ def tradeoff(
         curve(100 * x, 100 * y, "best attacker", COLOURS[0], hover=hover),
     ]
     lines[-1]["line"]["width"] = 3
-    notes = []
+    notes: list[Figure] = []
     if advantage is not None:
         marks, notes = _advantage(x, y, advantage)
         lines += marks
@@ -167,7 +175,7 @@ def tradeoff(
         "false alarms (%): says “in”, you are out", "misses (%): says “out”, you are in",
         x={"range": [0, 100], "zeroline": False}, y={"range": [0, 101], "zeroline": False},
     )  # fmt: skip
-    return {"data": lines, "layout": layout | {"annotations": notes}}
+    return {"data": lines, "layout": layout | {"annotations": notes, "showlegend": True}}
 
 
 def _advantage(x: np.ndarray, y: np.ndarray, advantage: float) -> tuple[list[Figure], list[Figure]]:
@@ -176,8 +184,7 @@ def _advantage(x: np.ndarray, y: np.ndarray, advantage: float) -> tuple[list[Fig
     there = 100 * float(x[best])
     line = curve([there, there], [100 - there, 100 * float(y[best])], "", INK, dash="dash")
     words = f" advantage {100 * advantage:.3g}%"
-    middle = 50 - there / 2 + 50 * float(y[best])
-    note = note_at(there, middle, words, "left", "middle")
+    note = note_at(there, 100 - there, words, "left", "bottom")
     return [line, dot(there, 100 * float(y[best]), "largest advantage")], [note]
 
 
@@ -214,9 +221,12 @@ def answers(found: Sequence[Answer]) -> Figure:
             "hovertemplate": "%{customdata}: ε = %{x:.4f}<extra></extra>",
         })  # fmt: skip
     exact = next(a.epsilon for a in found if a.kind == "exact")
+    # The label stands on the side that is turned away from the exact line.
     notes = [
-        note_at(a.epsilon, i, f"   {a.epsilon:.2f}", "left", "middle")
-        | {"font": {"size": 14}, "xshift": 4}
+        note_at(
+            a.epsilon, i, f"{a.epsilon:.2f}", "right" if a.epsilon < exact else "left", "middle"
+        )
+        | {"font": {"size": 14}, "xshift": -14 if a.epsilon < exact else 14}
         for i, a in enumerate(found)
     ]
     layout = layout_of("ε of one and the same run", "")
@@ -225,4 +235,5 @@ def answers(found: Sequence[Answer]) -> Figure:
         "range": [len(found) - 0.4, -0.6], "tickvals": list(range(len(found))),
         "ticktext": [a.name for a in found], "zeroline": False,
     }  # fmt: skip
-    return {"data": marks, "layout": layout | {"annotations": notes, "shapes": [upright(exact)]}}
+    layout |= {"annotations": notes, "shapes": [upright(exact)], "showlegend": True}
+    return {"data": marks, "layout": layout}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dpkit.gradients.checks import check_modules
 from dpkit.gradients.clipping import Clipping, Flat
+from dpkit.gradients.dense import Dense
 from dpkit.gradients.fallback import Vmapped, split_rows
 from dpkit.gradients.kernel import Work
 from dpkit.gradients.losses import PerExampleLoss
@@ -73,7 +74,8 @@ class Engine:
         self.slices = self._flat.slices
         self.microbatch = microbatch or 256
         units, unknown = find_units(model, self._flat)
-        self._source: Taped | Vmapped = Taped(model, self.loss, units)
+        kind = Dense if Dense.handles(model, units) else Taped
+        self._source: Taped | Vmapped = kind(model, self.loss, units)
         if unknown:
             self._fall_back(f"no kernel knows {', '.join(unknown)}")
         clipping.check_blocks(self.blocks)
@@ -84,6 +86,7 @@ class Engine:
         """The names of the layers, which per-layer clipping bounds one by one."""
         return tuple(self._source.blocks)
 
+    @torch.no_grad()
     def clipped_sum(
         self, inputs: Tensor, targets: Tensor, max_grad_norm: float, mask: Tensor | None = None
     ) -> Clipped:
@@ -103,6 +106,7 @@ class Engine:
             total *= mask
         return self._gathered(total, parts)
 
+    @torch.no_grad()
     def transformed_sum(
         self, inputs: Tensor, targets: Tensor, transform: Transform, max_grad_norm: float
     ) -> Clipped:
@@ -177,7 +181,8 @@ class Engine:
     def _chunks(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         if len(inputs):
             size = self.microbatch
-            yield from zip(inputs.split(size), targets.split(size), strict=True)
+            for x, y in zip(inputs.split(size), targets.split(size), strict=True):
+                yield x, y
 
     def _prepare(self, inputs: Tensor, targets: Tensor, max_grad_norm: float) -> None:
         if not max_grad_norm > 0:

@@ -74,7 +74,7 @@ class Kernel(ABC):
 
     def keep(self, inputs: Tensor, output: Tensor) -> Kept:
         """What must be remembered of the forward pass: the input, unless more is needed."""
-        return (inputs,)
+        return (inputs.detach(),)
 
     def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
         """The layer's gradients for a microbatch, with the flat mask applied if there is one."""

@@ -51,11 +51,11 @@ def agrees(
             ]
         )
     total = torch.zeros_like(expected)
-    with same_random_numbers(x):
+    with same_random_numbers(x), torch.no_grad():
         works, _ = source.works(x, y, None)
-    for work in works:
-        if work is not None:
-            work.add(total, factors)
+        for work in works:
+            if work is not None:
+                work.add(total, factors)
     if not bool(torch.isfinite(expected).all()):
         return True  # nothing can be compared on such records
     scale = float(expected.abs().max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from abc import ABC, abstractmethod
 from dataclasses import MISSING, dataclass
 from typing import Any
@@ -104,9 +105,14 @@ class Mechanism(ABC):
         return np.clip(value, 0.0, 1.0)
 
     @property
-    def atoms(self) -> tuple[float, ...]:
-        """Privacy losses that occur with positive probability, where they are known."""
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """Finite losses that have positive probability, each with that of P, where known."""
         return ()
+
+    @property
+    def anchors(self) -> tuple[float, ...]:
+        """Losses that a grid should meet: the atoms, and where probability piles up."""
+        return tuple(loss for loss, _ in self.atoms)
 
     @property
     def smooth(self) -> bool:
@@ -160,9 +166,14 @@ class Reversed(Mechanism):
         return self.forward
 
     @property
-    def atoms(self) -> tuple[float, ...]:
-        """The forward losses with their signs turned."""
-        return tuple(-atom for atom in self.forward.atoms)
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """The forward losses with their signs turned, and the chances of Q."""
+        return tuple((-loss, chance * math.exp(-loss)) for loss, chance in self.forward.atoms)
+
+    @property
+    def anchors(self) -> tuple[float, ...]:
+        """The forward anchors with their signs turned."""
+        return tuple(-anchor for anchor in self.forward.anchors)
 
     @property
     def smooth(self) -> bool:

@@ -39,11 +39,12 @@ class Laplace(Mechanism):
         return True
 
     @property
-    def atoms(self) -> tuple[float, ...]:
+    def atoms(self) -> tuple[tuple[float, float], ...]:
         """Beyond the two centres the loss is constant."""
         if self.noise_multiplier == 0:
             return ()
-        return (-1 / self.noise_multiplier, 1 / self.noise_multiplier)
+        top = 1 / self.noise_multiplier
+        return ((-top, 0.5 * math.exp(-top)), (top, 0.5))
 
     def profile(self, epsilon: Any) -> np.ndarray:
         """1 - exp((eps - 1/b) / 2) inside [-1/b, 1/b]."""
@@ -101,9 +102,10 @@ class RandomisedResponse(Mechanism):
         return True
 
     @property
-    def atoms(self) -> tuple[float, ...]:
+    def atoms(self) -> tuple[tuple[float, float], ...]:
         """The two answers differ by epsilon either way; any third tells nothing."""
-        return (-self.epsilon, 0.0, self.epsilon)
+        a, b = self.keep, self.keep * math.exp(-self.epsilon)
+        return ((-self.epsilon, b), (0.0, (self.k - 2) * b), (self.epsilon, a))
 
     @property
     def keep(self) -> float:
@@ -167,9 +169,10 @@ class EpsilonDelta(Mechanism):
         return True
 
     @property
-    def atoms(self) -> tuple[float, ...]:
+    def atoms(self) -> tuple[tuple[float, float], ...]:
         """Two finite losses."""
-        return (-self.epsilon, self.epsilon)
+        keep = (1 - self.delta) / (1 + math.exp(-self.epsilon))
+        return ((-self.epsilon, keep * math.exp(-self.epsilon)), (self.epsilon, keep))
 
     def profile(self, epsilon: Any) -> np.ndarray:
         """delta beyond the stated epsilon; lines in e^eps between."""

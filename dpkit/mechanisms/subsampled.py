@@ -71,10 +71,13 @@ class Subsampled(Mechanism):
         return self.sample_rate == 1.0 and self.mechanism.symmetric
 
     @property
-    def atoms(self) -> tuple[float, ...]:
-        """A loss l becomes log(1 - q + q e^l)."""
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """A loss l becomes log(1 - q + q e^l), at the chance q P + (1-q) Q."""
         q = self.sample_rate
-        return tuple(float(np.log1p(q * np.expm1(atom))) for atom in self.mechanism.atoms)
+        return tuple(
+            (math.log1p(q * math.expm1(loss)), chance * (q + (1 - q) * math.exp(-loss)))
+            for loss, chance in self.mechanism.atoms
+        )
 
     def profile(self, epsilon: Any) -> np.ndarray:
         """The two-line rule."""
@@ -100,6 +103,11 @@ class SubsampledGaussian(Mechanism):
     def symmetric(self) -> bool:
         """Only without sampling."""
         return self.sample_rate == 1.0
+
+    @property
+    def anchors(self) -> tuple[float, ...]:
+        """Where the noise says "not seen" the loss is just above log(1 - q)."""
+        return (math.log1p(-self.sample_rate),) if self.sample_rate < 1 else ()
 
     @property
     def leads(self) -> bool:
@@ -178,11 +186,6 @@ class FixedSizeGaussian(Mechanism):
     def symmetric(self) -> bool:
         """Built so from the worse direction on each side."""
         return True
-
-    @property
-    def atoms(self) -> tuple[float, ...]:
-        """The two halves of the profile meet at a loss of 0."""
-        return (0.0,)
 
     def profile(self, epsilon: Any) -> np.ndarray:
         """The remove direction for eps >= 0, the add direction of its reverse below."""

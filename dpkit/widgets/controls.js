@@ -215,6 +215,7 @@ function entry(model, el) {
   };
   box.addEventListener("change", send);
   box.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && box.value !== model.get("value")) send();
     if (event.key === "Escape") box.value = model.get("value");
   });
 }
@@ -312,7 +313,38 @@ function inline(block) {
   });
 }
 
-const PARTS = { slider, choice, entry, check, buttons, progress, note };
+function table(model, el) {
+  const title = h("caption", { class: "dpk-plot-title" });
+  const head = h("thead");
+  const body = h("tbody");
+  el.classList.add("dpk-table-part");
+  el.append(h("table", { class: "dpk-table" }, title, head, body));
+  follow(model, ["label", "columns", "rows"], () => {
+    title.textContent = model.get("label");
+    head.replaceChildren(h("tr", {}, ...model.get("columns").map((c) => h("th", { scope: "col" }, c))));
+    body.replaceChildren(...model.get("rows").map((row) => h("tr", {}, ...row.map(cell))));
+  });
+}
+
+function cell(content) {
+  if (typeof content === "string") return h("td", {}, content);
+  // a swatch: the line by which a plot shows this row
+  const line = h("span", { class: "dpk-swatch", "aria-hidden": "true" });
+  line.style.borderTop = `3px ${content.dash} ${content.colour}`;
+  return h("td", {}, line, content.text);
+}
+
+function code(model, el) {
+  const text = h("pre", { class: "dpk-code", tabindex: 0 });
+  el.append(text);
+  follow(model, ["text", "label"], () => {
+    text.textContent = model.get("text");
+    text.hidden = !model.get("text");
+    text.setAttribute("aria-label", model.get("label"));
+  });
+}
+
+const PARTS = { slider, choice, entry, check, buttons, progress, note, code, table };
 
 export default {
   render({ model, el }) {

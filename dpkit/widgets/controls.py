@@ -8,13 +8,11 @@ import math
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-import anywidget
 import traitlets
 
-_HERE = Path(__file__).parent
+from dpkit.widgets.board import Part
 
 WORDS = {
     "number": "{label} needs a number; “{value}” was not used.",
@@ -28,17 +26,14 @@ WORDS = {
 }
 
 
-class Control(anywidget.AnyWidget):
+class Control(Part):
     """What all controls share: a label, help, a sentence of trouble, and a state that arrives.
 
     *Guarantee*: a page that (re)appears reports the state it has, and is sent what differs.
     """
 
-    _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("page.js", "controls.js"))
-    _css = _HERE / "theme.css"
-    _live: ClassVar[tuple[str, ...]] = ("value", "disabled", "problem")
+    _live: ClassVar[tuple[str, ...]] = ("value", "disabled", "problem", "shown")
 
-    part = traitlets.Unicode().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     help = traitlets.Unicode().tag(sync=True)
     problem = traitlets.Unicode().tag(sync=True)
@@ -53,13 +48,10 @@ class Control(anywidget.AnyWidget):
         self.on_msg(self._heard)
 
     def close(self) -> None:
-        """Remove the control from every page and free what it held; twice is harmless."""
+        """Remove the control from every page; twice is harmless."""
         if self.comm is not None:
-            layout = self.layout
             self.on_msg(self._heard, remove=True)
-            self.unobserve_all()
-            super().close()
-            layout.close()
+        super().close()
 
     def _heard(self, _: Any, content: Any, buffers: Any) -> None:
         """Compare what the page has with what it should have; updates may have been lost."""
@@ -199,7 +191,7 @@ class Buttons(Control):
     actions = traitlets.List().tag(sync=True)
     off = traitlets.List(traitlets.Unicode()).tag(sync=True)
     clicked = traitlets.Int(0)
-    _live = ("actions", "off")
+    _live = ("actions", "off", "shown")
 
     def __init__(
         self,
@@ -253,7 +245,7 @@ class Progress(Control):
 
     value = traitlets.Float(0.0, allow_none=True).tag(sync=True)
     text = traitlets.Unicode().tag(sync=True)
-    _live = ("value", "text", "label")
+    _live = ("value", "text", "label", "shown")
 
     def __init__(self, *, label: str, value: float | None = 0.0, text: str = "") -> None:
         """Make a bar for a share in [0, 1]; None means that the share is unknown."""
@@ -273,7 +265,7 @@ class Note(Control):
 
     text = traitlets.Unicode().tag(sync=True)
     kind = traitlets.Enum(["plain", "info", "warning", "error"], "plain").tag(sync=True)
-    _live = ("text", "kind", "label")
+    _live = ("text", "kind", "label", "shown")
 
     def __init__(self, text: str = "", *, kind: str = "plain", label: str = "") -> None:
         """Make a note, shown when it has text."""
@@ -293,6 +285,29 @@ class Note(Control):
         """Raise the exception that was shown here, if there was one."""
         if self.error is not None:
             raise self.error
+
+
+class Table(Control):
+    """Rows of text; a cell may be `{"colour", "dash", "text"}`, the line of a plot and its name."""
+
+    columns: traitlets.List = traitlets.List().tag(sync=True)
+    rows: traitlets.List = traitlets.List().tag(sync=True)
+    _live = ("label", "columns", "rows", "shown")
+
+    def __init__(self, *, label: str, columns: Sequence[str]) -> None:
+        """Make an empty table with a caption and column heads."""
+        super().__init__(label=label, columns=list(columns))
+
+
+class Code(Control):
+    """Lines of code as they are, to be selected and copied; hidden while empty."""
+
+    text = traitlets.Unicode().tag(sync=True)
+    _live = ("text", "label", "shown")
+
+    def __init__(self, text: str = "", *, label: str = "") -> None:
+        """Show some lines."""
+        super().__init__(text=text, label=label)
 
 
 def guarded(note: Note) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

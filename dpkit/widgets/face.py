@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Sequence
 from typing import Any
 
-import ipywidgets
-
+from dpkit.figures import COLOURS, DASHES
+from dpkit.knobs import every_knob
+from dpkit.plan import round_up
 from dpkit.runs import Run
 from dpkit.training import Step
 from dpkit.widgets import words
-from dpkit.widgets.controls import Buttons, Choice, Entry, Note, Progress
+from dpkit.widgets.board import Box, Part
+from dpkit.widgets.controls import Buttons, Choice, Code, Entry, Note, Progress, Table
 from dpkit.widgets.panel import Controls
 from dpkit.widgets.runner import State
 from dpkit.widgets.views import Views
-
 
 NO_SCENE = "none"
 
@@ -38,9 +39,9 @@ class Face:
         self.progress = Progress(label=words.PROGRESS, value=0.0, text=words.READY)
         self.readout, self.advice, self.trouble = Note(), Note(kind="warning"), Note(kind="error")
         self.promise, self.total, self.saved = Note(kind="info"), Note(), Note()
-        self.code = ipywidgets.HTML()
+        self.runs = Table(label=words.RUNS, columns=words.RUN_COLUMNS)
+        self.code = Code(label=words.EXPORTS["python"])
         self.text = Entry(label=words.LABELS["settings"], value=controls.settings.to_string())
-        self._boxes: list[ipywidgets.Widget] = []
         self.children = self._placed()
 
     def show_step(self, run: Run, step: Step, seconds_left: float, rate: float) -> None:
@@ -51,6 +52,12 @@ class Face:
             accuracy=said, epsilon=step.epsilon,
         )  # fmt: skip
         self.progress.show(step.step / step.steps, text)
+
+    def show_runs(self, runs: Sequence[Run]) -> None:
+        """The kept runs as a table: what the eye compares in the plots."""
+        rows = [_row(i, run) for i, run in enumerate(runs)]
+        if rows != self.runs.rows:
+            self.runs.rows = rows
 
     def show_state(self, state: State, run: Run | None) -> None:
         """Which buttons can be pressed, and how the latest run stands."""
@@ -71,46 +78,34 @@ class Face:
             )  # fmt: skip
             self.progress.show(run.done / run.plan.steps, text)
 
-    def show_code(self, code: str) -> None:
-        """Lines of Python, to be selected and copied."""
-        text = f"<pre class='dpkit-code' tabindex='0'>{escape(code)}</pre>" if code else ""
-        self.code.value = text
-
-    def close(self) -> None:
-        """Close every part."""
-        self.views.close()
-        self.controls.close()
-        parts = [
-            self.scene, self.actions, self.exports, self.progress, self.readout, self.advice,
-            self.trouble, self.promise, self.total, self.saved, self.code, self.text,
-        ]  # fmt: skip
-        for widget in [*parts, *self._boxes]:
-            widget.close()
-
-    def _placed(self) -> list[ipywidgets.Widget]:
+    def _placed(self) -> list[Box | Part]:
         plots = self.views.plots
-        left = self._box(
-            "dpkit-settings", self.scene, *self.controls.data_side, *self.controls.training_side
-        )
-        upper = self._box("dpkit-plots", plots["accuracy"], plots["epsilon"])
-        lower = self._box("dpkit-plots", plots["picture"], plots["loss"], plots["norms"])
-        head = self._box("dpkit-head", self.actions, self.progress)
-        right = self._box(
-            "dpkit-stage", head, self.readout, self.advice, self.trouble, upper, lower,
-            self.promise, self.total,
-        )  # fmt: skip
-        body = self._box("dpkit-body", left, right)
-        foot = self._box("dpkit-foot", self.text, self.exports, self.saved, self.code)
-        style = ipywidgets.HTML(f"<style>{_STYLE}</style>")
-        style.layout.display = "none"
-        self._boxes.append(style)
-        return [style, body, foot]
+        left = Box([self.scene, *self.controls.data_side, *self.controls.training_side])
+        pictures = Box([*plots.values(), self.runs], "dpk-grid")
+        notes = [self.readout, self.advice, self.trouble]
+        stage = Box([self.actions, self.progress, *notes, pictures, self.promise, self.total])
+        foot = Box([self.text, self.exports, self.saved, self.code], "dpk-column dpk-card")
+        return [Box([left, stage], "dpk-sided"), foot]
 
-    def _box(self, name: str, *children: Any) -> ipywidgets.Box:
-        box = ipywidgets.Box(list(children))
-        box.add_class(name)
-        self._boxes.append(box)
-        return box
+
+def _row(index: int, run: Run) -> list[Any]:
+    """One run in the table, with the line by which the plots show it."""
+    plan = run.plan
+    values = {path: value for path, _, value in every_knob(plan.method)}
+    rate = plan.sampler.expected_batch(1)
+    accuracy = f"{run.accuracy[-1]:.1%}" if run.accuracy else "–"
+    dash = DASHES[index % len(DASHES)]
+    css = "dotted" if "dot" in dash else "dashed" if "dash" in dash else "solid"
+    swatch = {"colour": COLOURS[index % len(COLOURS)], "dash": css, "text": f"{index + 1}"}
+    return [
+        swatch, accuracy, round_up(plan.epsilon()),
+        *(_short(values.get(name)) for name in ("noise_multiplier", "max_grad_norm")),
+        f"{rate * run.num_examples:.0f}", f"{rate * plan.steps:.3g}",
+    ]  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else "varies"
 
 
 def duration(seconds: float) -> str:
@@ -118,19 +113,3 @@ def duration(seconds: float) -> str:
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-_STYLE = """
-.dpkit-body { display: flex; flex-flow: row wrap; gap: 20px; align-items: flex-start; }
-.dpkit-settings { display: flex; flex-flow: column; gap: 6px; flex: 0 1 280px; min-width: 240px; }
-.dpkit-stage { display: flex; flex-flow: column; gap: 8px; flex: 1 1 520px; min-width: 0; }
-.dpkit-head { display: flex; flex-flow: row wrap; gap: 12px; align-items: center; }
-.dpkit-head > :last-child { flex: 1 1 260px; }
-.dpkit-plots { display: grid; gap: 10px;
-  grid-template-columns: repeat(auto-fit, minmax(min(260px, 100%), 1fr)); width: 100%; }
-.dpkit-plots > * { min-width: 0; }
-.dpkit-foot { display: flex; flex-flow: column; gap: 6px; margin-top: 8px; }
-.dpkit-code { padding: 8px 12px; margin: 0; overflow-x: auto; font-size: 12px; line-height: 1.5;
-  background: var(--jp-layout-color2, #eee); border-radius: 4px; user-select: all; }
-@media (max-width: 700px) { .dpkit-settings { flex: 1 1 100%; } }
-"""

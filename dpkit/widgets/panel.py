@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from traitlets import TraitError
+
 from dpkit import zoo
 from dpkit.knobs import every_knob
 from dpkit.settings import ACCOUNTANTS, Settings
@@ -53,31 +55,31 @@ class Controls:
             widget.observe(lambda change, path=path: self._heard(path, change["new"]), "value")
 
     def show(self, settings: Settings) -> None:
-        """Put settings on the controls without telling anyone."""
-        self._silent = True
+        """Put settings on the controls without telling anyone; all of them, or none."""
+        before, self._silent = self.settings, True
         try:
-            self.settings = settings
-            values = {path: value for path, _, value in every_knob(settings)}
-            for path, widget in self.widgets.items():
-                if path in ("data", "model", "accountant"):
-                    widget.value = getattr(settings, path)
-                elif path == "mode":
-                    widget.value = "noise" if settings.epsilon is None else "epsilon"
-                elif path == "seed":
-                    widget.value = _seed_text(settings.seed)
-                elif (value := values[path]) is not None:
-                    # What was typed into the settings may lie beyond the slider's usual reach.
-                    widget.low, widget.high = min(widget.low, value), max(widget.high, value)
-                    widget.value = value
-            self._arrange()
+            self._put(settings)
+        except TraitError as error:
+            self._put(before)
+            raise ValueError(str(error)) from None
         finally:
             self._silent = False
 
-    def close(self) -> None:
-        """Close every control."""
-        for widget in self.widgets.values():
-            widget.unobserve_all()
-            widget.close()
+    def _put(self, settings: Settings) -> None:
+        self.settings = settings
+        values = {path: value for path, _, value in every_knob(settings)}
+        for path, widget in self.widgets.items():
+            if path in ("data", "model", "accountant"):
+                widget.value = getattr(settings, path)
+            elif path == "mode":
+                widget.value = "noise" if settings.epsilon is None else "epsilon"
+            elif path == "seed":
+                widget.value = _seed_text(settings.seed)
+            elif (value := values[path]) is not None:
+                # What was typed into the settings may lie beyond the slider's usual reach.
+                widget.low, widget.high = min(widget.low, value), max(widget.high, value)
+                widget.value = value
+        self._arrange()
 
     @property
     def data_side(self) -> list[Any]:
@@ -140,7 +142,7 @@ class Controls:
         toy = self.settings.data in TOYS and len(self.widgets["data"].options) > 1
         shown = {"method.noise_multiplier": not solved, "epsilon": solved, "num_examples": toy}
         for path, visible in shown.items():
-            self.widgets[path].layout.display = None if visible else "none"
+            self.widgets[path].shown = visible
 
 
 def _plain(path: str, symbol: str) -> str:

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ipywidgets
-
 from dpkit import datasets, figures
 from dpkit.plan import Plan, round_up
 from dpkit.runs import Run
 from dpkit.settings import Settings, fitting
 from dpkit.training import Step
 from dpkit.widgets import words
+from dpkit.widgets.board import Board
 from dpkit.widgets.cells import replace_in_cell
 from dpkit.widgets.face import NO_SCENE, Face
 from dpkit.widgets.panel import TOYS, Controls
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 _EXPECTED = (ValueError, TypeError, OSError, ImportError)
 
 
-class Playground(ipywidgets.VBox):
+class Playground(Board):
     """An interactive panel: real private training with a planned and a spent epsilon.
 
     `Playground()` starts on the built-in digits. `data` takes a `Dataset` or a pair of tensors,
@@ -70,8 +69,7 @@ class Playground(ipywidgets.VBox):
             asked, self._turned, self._refused, own_data=data is not None, own_model=bool(model)
         )
         self.face = Face(self.controls)
-        super().__init__(self.face.children, layout={"width": "100%"})
-        self.add_class("dpkit-playground")
+        super().__init__(self.face.children, "dpkit-playground")
         self._listen()
         self._show_plan()
         self._redraw()
@@ -163,7 +161,6 @@ class Playground(ipywidgets.VBox):
         """Stop the run and remove the panel with all it holds."""
         self.session.runner.stop()
         self.session.runner.join(5)
-        self.face.close()
         super().close()
 
     def _listen(self) -> None:
@@ -218,7 +215,7 @@ class Playground(ipywidgets.VBox):
 
     def _on_export(self, name: str) -> None:
         if name == "python":
-            self.face.show_code(self.python())
+            self.face.code.text = self.python()
             return
         save, ending = {
             "html": (self.save_html, "html"),
@@ -289,6 +286,7 @@ class Playground(ipywidgets.VBox):
             session.runs, session.planned, session.plan.delta, session.last, session.model,
             session.data,
         )  # fmt: skip
+        self.face.show_runs(session.runs)
 
     def _on_drawn(self, step: Step) -> None:
         self._redraw()

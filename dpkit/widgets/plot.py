@@ -6,16 +6,14 @@ import gzip
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets
 import numpy as np
 import traitlets
 
-_HERE = Path(__file__).parent
-_SCRIPTS = ("page.js", "figure.js", "plot.js")
+from dpkit.widgets.board import Part
+
 _BINARY_FROM = 32
 _lock = threading.Lock()
 
@@ -56,7 +54,7 @@ class PlotlyBundle(ipywidgets.Widget):
 _shared: list[PlotlyBundle] = []
 
 
-class LivePlot(anywidget.AnyWidget):
+class LivePlot(Part):
     """One Plotly figure that follows `show`, is themed by the page and survives a reload.
 
     *Guarantee*
@@ -67,9 +65,6 @@ class LivePlot(anywidget.AnyWidget):
     `figure` is `{"data": [...], "layout": {...}}` in Plotly's JSON; numpy arrays may stand for
     lists, NaN leaves a gap. `summary` says in words what the plot shows, for screen readers.
     """
-
-    _esm = "\n".join((_HERE / name).read_text("utf-8") for name in _SCRIPTS)
-    _css = _HERE / "theme.css"
 
     title = traitlets.Unicode().tag(sync=True)
     height = traitlets.Int(280, min=80).tag(sync=True)
@@ -85,7 +80,7 @@ class LivePlot(anywidget.AnyWidget):
         self.error: str | None = None
         state = {"revision": 0, "summary": summary, "data": [], "layout": {}}
         bundle = PlotlyBundle.shared()
-        super().__init__(height=height, title=title, bundle=bundle, _state=state)
+        super().__init__(part="plot", height=height, title=title, bundle=bundle, _state=state)
         self.on_msg(self._heard)
 
     @property
@@ -122,12 +117,10 @@ class LivePlot(anywidget.AnyWidget):
             raise RuntimeError(f"The page could not draw {self.title or 'a plot'}: {self.error}")
 
     def close(self) -> None:
-        """Remove the plot from every page and free what it held; calling it twice is harmless."""
+        """Remove the plot from every page; twice is harmless."""
         if self.comm is not None:
-            layout = self.layout
             self.on_msg(self._heard, remove=True)
-            super().close()
-            layout.close()
+        super().close()
 
     def _heard(self, _: Any, content: Any, buffers: Any) -> None:
         """A page says what it drew: remember it, and send again what that page cannot have."""

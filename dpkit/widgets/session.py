@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_RUNS = 6
 """Runs kept for comparison; the oldest leaves first."""
 CURVE_POINTS = 120
+_BETWEEN = 4
 
 
 class Session:
@@ -56,6 +57,7 @@ class Session:
         self.runner = Runner(self._on_step, self._on_end)
         self._lock = threading.RLock()
         self._shown = self._began = 0.0
+        self._since: list[Step] = []
         self.plan: Plan
         self.planned: Curve
 
@@ -93,7 +95,7 @@ class Session:
                     return train(model, data, plan, seed=seed, device=self._device)
 
             self.budget.add(data, plan)
-            self.model, self.last = model, None
+            self.model, self.last, self._since = model, None, []
             self.runs = [*self.runs, run][-MOST_RUNS:]
             run.status, self._began = State.RUNNING.value, time.monotonic()
             return self.runner.start(steps)
@@ -130,15 +132,27 @@ class Session:
     def _on_step(self, step: Step) -> None:
         now = time.monotonic()
         due = now - self._shown >= self._pause or step.step in (1, step.steps)
-        self.runs[-1].add(step, spend=due)
+        self.runs[-1].add(step)
         self.last = step
+        self._since.append(step)
+        if len(self._since) > 2 * _BETWEEN:
+            self._since = self._since[::2]
         if due:
+            self._spent()
             self._shown = now
             self._drawn(step)
+
+    def _spent(self) -> None:
+        """Price a few steps since the last drawing, so that the spent curve bends as it should."""
+        every = -(-len(self._since) // _BETWEEN)
+        for step in [*self._since[:-1:every], self._since[-1]]:
+            self.runs[-1].add_spend(step)
+        self._since = []
 
     def _on_end(self, state: State, failure: Exception | None) -> None:
         run = self.runs[-1]
         run.status = state.value
         if self.last is not None:
-            run.add_spend(self.last)
+            self._since.append(self.last)
+            self._spent()
         self._ended(state, failure)

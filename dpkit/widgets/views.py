@@ -57,7 +57,9 @@ class Views:
         """Accuracy and loss of all kept runs."""
         last = runs[-1].accuracy[-1] if runs and runs[-1].accuracy else None
         said = "no run yet" if last is None else f"latest accuracy {last:.1%}, {len(runs)} runs"
-        self.plots["accuracy"].show(figures.accuracy(runs, planned), f"Test accuracy by step: {said}")
+        self.plots["accuracy"].show(
+            figures.accuracy(runs, planned), f"Test accuracy by step: {said}"
+        )
         self.plots["loss"].show(figures.loss(runs, planned), f"Test loss by step: {said}")
 
     def price(self, planned: Curve | None, runs: Sequence[Run], delta: float) -> None:
@@ -93,11 +95,6 @@ class Views:
     def named(self) -> list[tuple[str, figures.Figure]]:
         """Titles and figures as they stand, for saving."""
         return [(PLOTS[key], plot.figure) for key, plot in self.plots.items()]
-
-    def close(self) -> None:
-        """Close every plot."""
-        for plot in self.plots.values():
-            plot.close()
 
 
 def _outputs(model: torch.nn.Module, inputs: torch.Tensor) -> np.ndarray:

@@ -47,7 +47,7 @@ MODES = {"noise": "the noise; epsilon follows", "epsilon": "the epsilon; noise f
 PLOTS = {
     "accuracy": "Test accuracy",
     "epsilon": "Privacy spent: ε",
-    "picture": "Predictions on test records",
+    "picture": "Predictions",
     "loss": "Test loss",
     "norms": "Gradient norms (not private)",
 }
@@ -112,3 +112,5 @@ STEP = (
     "ε spent {epsilon:.3f}"
 )
 ENDED = "{state}: {done:,} of {steps:,} steps in {seconds}{accuracy} · ε spent {epsilon:.3f}"
+RUNS = "Runs"
+RUN_COLUMNS = ("run", "accuracy", "ε planned", "σ", "C", "batch", "epochs")

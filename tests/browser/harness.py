@@ -46,6 +46,8 @@ _SETTINGS = {
 }
 _THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 _LOG_TROUBLE = re.compile(r"Traceback|\bERROR\b|\[E |CRITICAL|message rate exceeded|data rate")
+# a page that is reloaded in the midst of a stream closes the socket that the server writes to
+_PAGE_LEFT = re.compile(r"(StreamClosedError|WebSocketClosedError)[^\n]*$")
 _ERROR_OUTPUTS = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']"
 
 
@@ -161,16 +163,20 @@ class Lab:
         try:
             notebook.load(address)
             yield notebook
+        except BaseException as error:
+            notebook.explain(error)
+            raise
         finally:
             context.close()
             for kernel in self._kernels():
                 self._ask(f"api/kernels/{kernel}", method="DELETE")
 
     def trouble(self, since: int = 0) -> list[str]:
-        """What the servers' and the kernels' log tells of errors, each with the lines after it."""
+        """What the server's and the kernels' log tells of errors."""
         lines = self.log.read_text().splitlines()[since:]
         hits = [number for number, line in enumerate(lines) if _LOG_TROUBLE.search(line)]
-        return ["\n".join(lines[number : number + 25]) for number in hits[:5]]
+        blocks = [_block(lines[number:]) for number in hits]
+        return [block for block in blocks if not _PAGE_LEFT.search(block)][:5]
 
     def log_length(self) -> int:
         """Lines in the log so far."""
@@ -301,7 +307,9 @@ class Notebook:
 
     def control(self, label: str, inner: str = "input") -> Any:
         """The form element of the control with this label."""
-        row = self.page.locator(f".dpk:has(.dpk-label:text-is({json.dumps(label)}))")
+        row = self.page.locator(
+            f".dpk:has(.dpk-label:text-is({json.dumps(label, ensure_ascii=False)}))"
+        )
         return row.locator(inner).first
 
     def latencies(self, label: str, watch: str, count: int, pause: float = 0.1) -> list[float]:
@@ -325,8 +333,19 @@ class Notebook:
                     ? [o.innerText.slice(0, 300)] : []))""",
             _ERROR_OUTPUTS,
         )
-        found = [t for t in (*self.errors, *shown, *self.lab.trouble(self.since)) if not re.search(allow, t)]
+        found = [
+            t
+            for t in (*self.errors, *shown, *self.lab.trouble(self.since))
+            if not re.search(allow, t)
+        ]
         assert not found, "\n".join(found)
+
+    def explain(self, error: BaseException) -> None:
+        """Add to a failure what page and log said, and take a picture of it."""
+        with contextlib.suppress(Exception):
+            self.shot(f"failed-{os.getpid()}-{time.time_ns() // 10**9}")
+        for line in (*self.errors, *self.lab.trouble(self.since)):
+            error.add_note(line)
 
     def shot(self, name: str) -> Path | None:
         """A picture in the folder that SHOTS names, to be looked at; none without it."""
@@ -341,6 +360,7 @@ class Notebook:
     def _settled(self) -> None:
         self.page.wait_for_selector(".jp-NotebookPanel .jp-Notebook .jp-Cell", state="visible")
         self.page.wait_for_selector("#jupyterlab-splash", state="detached")
+        self.page.evaluate("() => jupyterapp.shell.collapseLeft()")
 
     def _said(self, message: Any) -> None:
         # a reload cancels requests; the browser calls that an error of loading
@@ -364,6 +384,14 @@ _STOPWATCH = """css => {
         window.__times.push(performance.now() - start); start = null } };
     new MutationObserver(look).observe(document.querySelector('.jp-NotebookPanel'),
         {subtree: true, childList: true, attributes: true, characterData: true}) }"""
+
+
+def _block(lines: Sequence[str]) -> str:
+    """The first line and, of a traceback, all down to the line that names the exception."""
+    if "Traceback" not in lines[0]:
+        return lines[0]
+    end = next((n for n, line in enumerate(lines[1:], 1) if line[:1].strip()), len(lines) - 1)
+    return "\n".join(lines[: end + 1])
 
 
 def _free_port() -> int:

@@ -14,7 +14,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_playground.ipynb"
 PANEL = "import dpkit as dp\npanel = dp.widgets.Playground({})\npanel"
 FAST = 'settings="data=moons examples=1000 noise=1.0 rate=1.0 batch=100 epochs=40"'
 LONG = 'settings="data=moons examples=1000 noise=1.0 rate=0.5 batch=100 epochs=20000"'
-READOUT = ".dpkit-stage .dpk-note-plain strong"
+READOUT = ".dpk-note-plain strong"
 
 
 def press(notebook, name):
@@ -24,14 +24,14 @@ def press(notebook, name):
 
 
 def progress(notebook):
-    return notebook.page.locator(".dpkit-head .dpk-progress-part").first.inner_text()
+    return notebook.page.locator(".dpkit-playground .dpk-progress-part").first.inner_text()
 
 
 def until(notebook, pattern, seconds=30.0):
     """Wait for words of the progress line; milliseconds it took."""
     started = time.perf_counter()
     notebook.page.wait_for_function(
-        "rx => new RegExp(rx).test(document.querySelector('.dpkit-head')?.innerText || '')",
+        "rx => new RegExp(rx).test(document.querySelector('.dpkit-playground .dpk-progress-part')?.innerText || '')",
         arg=pattern,
         timeout=1000 * seconds,
     )
@@ -109,7 +109,7 @@ def test_train_pause_stop_and_twenty_clicks(lab, browser):
         stopped = until(notebook, "Stopped")
         print(f"first point {first:.0f} ms after Train, stopped {stopped:.0f} ms after Stop")
         assert first < 10_000 and stopped < 3_000
-        stage = notebook.page.locator(".dpkit-stage").inner_text()
+        stage = notebook.page.locator(".dpkit-playground").inner_text()
         assert "if this length had been fixed beforehand" in stage and "Running total" in stage
         notebook.shot("playground-stopped")
         notebook.kernel("panel.check()")
@@ -150,7 +150,7 @@ def test_running_the_cell_again_stops_the_old_run(lab, browser):
         notebook.kernel("old = panel")
         notebook.run_cell(0)
         notebook.page.wait_for_function(
-            "() => /Ready/.test(document.querySelector('.dpkit-head')?.innerText || '')"
+            "() => /Ready/.test(document.querySelector('.dpkit-playground .dpk-progress-part')?.innerText || '')"
         )
         assert notebook.kernel("print(panel is old, old.session.runner.busy)") == "False False"
         notebook.assert_clean()
@@ -190,7 +190,7 @@ def test_typing_too_large_a_batch_is_told_in_a_sentence(lab, browser):
         box.fill("data=moons examples=50 batch=20 noise=3")
         box.press("Enter")
         notebook.page.wait_for_function(
-            "b => document.querySelector('.dpkit-stage .dpk-note-plain strong').innerText !== b",
+            "b => document.querySelector('.dpk-note-plain strong').innerText !== b",
             arg=before,
         )
         assert notebook.kernel("print(panel.plan.method.noise_multiplier)") == "3.0"

@@ -23,7 +23,7 @@ def rising(step: int) -> float:
 
 
 def falling(step: int) -> float:
-    return 3.0 - 0.25 * step
+    return 2.6 - 0.1 * step
 
 
 def widening(step: int) -> float:
@@ -207,7 +207,8 @@ class Neighbour:
 def _filled(value: float) -> Callable[[torch.Tensor, torch.Tensor, int], None]:
     def change(inputs: torch.Tensor, targets: torch.Tensor, record: int) -> None:
         if inputs.is_floating_point():
-            inputs[record] = value
+            limit = torch.finfo(inputs.dtype).max
+            inputs[record] = max(-limit, min(limit, value)) if np.isfinite(value) else value
         else:
             inputs[record] = int(abs(value)) % 2 if np.isfinite(value) else 0
             targets[record] = (targets[record] + 1) % 3

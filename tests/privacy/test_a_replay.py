@@ -118,14 +118,13 @@ def test_a_data_set_of_one_record(neighbour):
 @pytest.mark.parametrize("layer", cases.LAYERS, ids=cases.named)
 def test_every_clipping_on_every_path_of_the_engine(layer, clipping, path):
     """The engine's own promise: one record moves the sum by at most C, in microbatches too."""
+    summed = _summing(layer, clipping, path)
     for seed, neighbour in enumerate(cases.NEIGHBOURS):
         inputs, targets = layer.records(RECORDS, seed)
         if neighbour.change:
             neighbour.change(inputs, targets, 4)
         keep = torch.tensor([i for i in range(RECORDS) if i != 4])
-        sums = []
-        for x, y in ((inputs, targets), (inputs[keep], targets[keep])):
-            sums.append(_summed(layer, clipping, path, x, y))
+        sums = [summed(inputs, targets), summed(inputs[keep], targets[keep])]
         assert all(torch.isfinite(total).all() for total in sums), neighbour.name
         moved = float((sums[0] - sums[1]).norm())
         assert moved <= 0.7 * (1 + 1e-6), f"{neighbour.name} moved the sum by {moved}"
@@ -133,18 +132,19 @@ def test_every_clipping_on_every_path_of_the_engine(layer, clipping, path):
             assert moved > 0, "the record counts for nothing"
 
 
-def _summed(layer, clipping, path, inputs, targets):
+def _summing(layer, clipping, path):
+    """A function from a batch to the engine's sum, on one of its paths, in microbatches."""
+    loss = layer.loss or torch.nn.functional.cross_entropy
     with warnings.catch_warnings():
-        if layer.slow or "grouped" in layer.name:
-            warnings.simplefilter("ignore")
-        loss = layer.loss or torch.nn.functional.cross_entropy
+        warnings.simplefilter("ignore")  # a fall-back tells itself; test_g asks for the word
         engine = Engine(layer.model(), loss, clipping, microbatch=4)
-        if path == "transformed":
-            return engine.transformed_sum(inputs, targets, torch.sign, 0.7).total
-        mask = None
-        if path == "masked":
-            mask = (torch.arange(engine.size) % 3 > 0).double()
-        return engine.clipped_sum(inputs, targets, 0.7, mask).total
+        engine.clipped_sum(*layer.records(4, 99), 0.7)
+    if path == "transformed":
+        # Smooth on purpose: the sign of a gradient that is zero but for rounding may flip with
+        # the company that a record keeps in its batch, and no clip can undo that.
+        return lambda x, y: engine.transformed_sum(x, y, torch.tanh, 0.7).total
+    mask = (torch.arange(engine.size) % 3 > 0).double() if path == "masked" else None
+    return lambda x, y: engine.clipped_sum(x, y, 0.7, mask).total
 
 
 def test_many_pairs():

@@ -1,0 +1,261 @@
+"""The panels of the first lesson: a survey, noise on a count, an attacker's test, composition."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dpkit.accountants import PLD
+from dpkit.figures import basics, privacy
+from dpkit.figures.basics import short
+from dpkit.mechanisms import Ledger, Mechanism, Neighbours, RandomisedResponse
+from dpkit.widgets.controls import Buttons, Choice, Slider
+from dpkit.widgets.examples import COUNT, GAMES, NOISES, Composed, Count, Survey
+from dpkit.widgets.lesson import Lesson
+from dpkit.widgets.plot import LivePlot
+
+_SURVEYS = 1000
+
+
+class RandomisedResponsePanel(Lesson):
+    """A survey in which a coin lies for everyone: the crowd can be read, no single answer can.
+
+    *Guarantee*: every answer is drawn with the chance that the mechanism is charged for.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        """Make the panel; `seed` tosses the coins."""
+        self._seed = seed
+        again = Buttons(actions=[("again", "Ask everyone again", "")], label="Survey")
+        again.on_click(self._again)
+        super().__init__(
+            {
+                "keep": Slider(label="Chance of a true answer", value=0.75, low=0.5, high=0.99,
+                               step=0.01, ends=("pure coin", "nearly the truth")),
+                "people": Slider(label="People asked", value=1000, low=50, high=50_000, log=True,
+                                 integer=True, ends=("few", "many")),
+                "share": Slider(label="True share of yes", value=30, low=0, high=100, step=1,
+                                integer=True, unit="%"),
+                "again": again,
+            },
+            {
+                "crowd": LivePlot(height=190, title="100 answers (crossed: the coin turned them)"),
+                "estimates": LivePlot(height=250, title="What the crowd tells"),
+                "belief": LivePlot(height=250, title="What one answer tells"),
+            },
+            wide=("crowd",),
+        )  # fmt: skip
+
+    @property
+    def survey(self) -> Survey:
+        """The survey as the controls stand."""
+        keep, people = float(self.value("keep")), int(self.value("people"))
+        return Survey.ask(keep, people, self.value("share") / 100, self._seed)
+
+    def redraw(self) -> None:
+        """The crowd, its estimate, and what one answer tells."""
+        survey = self.survey
+        true, yes = float(survey.truth.mean()), float(survey.said.mean())
+        found = float(survey.estimate(survey.said.sum()))
+        known = None if math.isnan(found) else found
+        lies = int((survey.truth != survey.said)[:100].sum())
+        self.plots["crowd"].show(
+            basics.crowd(survey.truth, survey.said),
+            f"{lies} of 100 answers were turned by the coin",
+        )
+        many = survey.again(_SURVEYS, self._seed + 1)
+        self.plots["estimates"].show(
+            basics.estimates(many, true, known), f"true share {true:.1%}, estimated {found:.1%}"
+        )
+        epsilon = survey.mechanism.epsilon
+        self.plots["belief"].show(
+            basics.belief(epsilon), f"an answer moves the odds by at most {math.exp(epsilon):.3g}"
+        )
+        self.said.show(self._words(survey, yes, found))
+
+    def _words(self, survey: Survey, yes: float, found: float) -> str:
+        epsilon, keep = survey.mechanism.epsilon, survey.mechanism.keep
+        said = f"**ε = {epsilon:.3g}**: true with chance {keep:.0%}, so odds move by at most "
+        said += f"{math.exp(epsilon):.3g} times. {yes:.1%} said yes; "
+        if math.isnan(found):
+            return said + "every answer is a fair coin, so nothing can be learned."
+        width = 1.96 * math.sqrt(keep * (1 - keep) / len(survey.truth)) / (2 * keep - 1)
+        return said + (
+            f"undoing the coin gives **{found:.1%}** ± {width:.1%} "
+            f"(the truth: {survey.truth.mean():.1%})."
+        )
+
+    def _again(self, _: str) -> None:
+        self._seed += 2
+        self._turned(None)
+
+
+def _noise_choice() -> Choice:
+    return Choice(label="Noise", options=list(NOISES), value="Laplace")
+
+
+def _scale_slider() -> Slider:
+    return Slider(
+        label="Noise scale", value=2.0, low=0.3, high=10.0, log=True,
+        ends=("more accurate", "more private"), 
+        help="b for Laplace, σ for Gaussian noise, in records",
+    )  # fmt: skip
+
+
+class NoisePanel(Lesson):
+    """Laplace or Gaussian noise on a count: two worlds that look nearly alike."""
+
+    def __init__(self) -> None:
+        """Make the panel."""
+        self._grid = np.linspace(COUNT - 11.5, COUNT + 12.5, 481)
+        self._claims = np.linspace(0.0, 5.0, 251)
+        super().__init__(
+            {
+                "noise": _noise_choice(),
+                "scale": _scale_slider(),
+                "epsilon": Slider(label="Claimed ε", value=0.3, low=0.02, high=5.0, log=True,
+                                  ends=("bold claim", "modest claim")),
+            },
+            {
+                "outputs": LivePlot(height=300, title="What is published, in two worlds"),
+                "profile": LivePlot(height=300, title="The δ that each ε needs"),
+            },
+        )  # fmt: skip
+
+    @property
+    def count(self) -> Count:
+        """The noisy count as the controls stand."""
+        return Count(NOISES[self.value("noise")], float(self.value("scale")))
+
+    def redraw(self) -> None:
+        """Both densities, what e^epsilon leaves uncovered, and the whole profile."""
+        count, epsilon = self.count, float(self.value("epsilon"))
+        delta = float(count.mechanism.profile(epsilon))
+        x = self._grid
+        self.plots["outputs"].show(
+            basics.outputs(
+                x, count.density(x, False), count.density(x, True), math.exp(epsilon), delta
+            ),
+            f"two bells one record apart; outside e^epsilon times lies {short(delta)}",
+        )
+        # Laplace's delta falls to 0 within a hair: points that follow it down.
+        claims = np.union1d(self._claims, (1 - np.geomspace(1e-9, 0.1, 17)) / count.scale)
+        profiles = {
+            name: noise.mechanism(count.scale).profile(claims) for name, noise in NOISES.items()
+        }
+        self.plots["profile"].show(
+            basics.profiles(claims, profiles, self.value("noise"), (epsilon, delta)),
+            f"at epsilon {epsilon:.3g} delta is {short(delta)}",
+        )
+        self.said.show(self._words(count, epsilon, delta))
+
+    def _words(self, count: Count, epsilon: float, delta: float) -> str:
+        name = self.value("noise")
+        if delta <= 0:
+            holds = f"(ε, δ) = ({epsilon:.3g}, 0) holds: every output is covered"
+        else:
+            holds = f"ε = {epsilon:.3g} holds with δ = **{short(delta)}**, the shaded area"
+        pure = f"pure ε = {1 / count.scale:.3g}" if name == "Laplace" else "no pure ε: δ is never 0"
+        return f"**{name} noise** of scale {count.scale:g}: {holds}. It has {pure}."
+
+
+class HypothesisPanel(Lesson):
+    """The attacker's view: from one published count, tell whether you are in the data."""
+
+    def __init__(self, seed: int = 1) -> None:
+        """Make the panel; `seed` draws the games that are played."""
+        self._seed = seed
+        self._grid = np.linspace(COUNT - 11.5, COUNT + 12.5, 481)
+        super().__init__(
+            {
+                "noise": _noise_choice(),
+                "scale": _scale_slider(),
+                "threshold": Slider(label="Say “in” above", value=42.5, low=34.0, high=51.0,
+                                    step=0.1, ends=("always “in”", "always “out”")),
+            },
+            {
+                "test": LivePlot(height=310, title="One test and its two errors"),
+                "tradeoff": LivePlot(height=310, title="All tests at once: the trade-off curve"),
+            },
+        )  # fmt: skip
+
+    @property
+    def count(self) -> Count:
+        """The noisy count as the controls stand."""
+        return Count(NOISES[self.value("noise")], float(self.value("scale")))
+
+    def redraw(self) -> None:
+        """The test, its errors, and its place among all tests."""
+        count, threshold = self.count, float(self.value("threshold"))
+        x = np.union1d(self._grid, [threshold])
+        alarm, miss = (float(v) for v in count.errors(threshold))
+        words = f"{alarm:.1%} false alarms, {miss:.1%} misses"
+        self.plots["test"].show(
+            basics.test_of(x, count.density(x, False), count.density(x, True), threshold), words
+        )
+        reach = COUNT + 0.5 + count.scale * np.linspace(-8, 8, 161)
+        fpr, fnr = count.errors(np.union1d(reach, [COUNT, COUNT + 1]))
+        mechanism = count.mechanism
+        epsilon = PLD().epsilon(Ledger(((mechanism, 1),)), 1e-5)
+        self.plots["tradeoff"].show(
+            privacy.tradeoff(fpr[::-1], fnr[::-1], epsilon, 1e-5, at=(alarm, miss)), words
+        )
+        played = count.games(threshold, self._seed)
+        best = float(mechanism.profile(0.0))
+        self.said.show(
+            f"**{alarm:.1%} false alarms, {miss:.1%} misses**; in {GAMES:,} real games of each "
+            f"kind: {played[0]:.1%} and {played[1]:.1%}. This test's advantage over guessing is "
+            f"**{1 - alarm - miss:.1%}**; no test's is larger than {best:.1%}."
+        )
+
+
+class CompositionPanel(Lesson):
+    """Ask again and again: how epsilon grows, by three ways of adding up."""
+
+    def __init__(self) -> None:
+        """Make the panel."""
+        super().__init__(
+            {
+                "noise": Choice(label="Each release", value="Laplace",
+                                options=["Laplace", "Gaussian", "Randomised response"]),
+                "scale": Slider(label="Noise scale", value=10.0, low=1.0, high=50.0, log=True,
+                                ends=("more accurate", "more private"),
+                                help="b, σ, or 1/ε of a randomised answer"),
+                "releases": Slider(label="Releases k", value=100, low=1, high=1000, log=True,
+                                   integer=True, ends=("one", "many")),
+                "delta": Slider(label="δ", value=1e-5, low=1e-9, high=1e-2, log=True,
+                                ends=("stricter", "looser")),
+            },
+            {"epsilon": LivePlot(height=330, title="What k releases cost together")},
+            wide=("epsilon",),
+        )  # fmt: skip
+
+    @property
+    def composed(self) -> Composed:
+        """The releases as the controls stand."""
+        scale, name = float(self.value("scale")), self.value("noise")
+        if name == "Randomised response":
+            single: Mechanism = RandomisedResponse(1 / scale).pair(Neighbours.REPLACE_ONE)
+        else:
+            single = NOISES[name].mechanism(scale)
+        return Composed(single, int(self.value("releases")), float(self.value("delta")))
+
+    def redraw(self) -> None:
+        """Three lines and their ends."""
+        composed = self.composed
+        lines = composed.lines()
+        ends = {line.name: float(np.asarray(line.epsilon)[-1]) for line in lines}
+        top = privacy.nice(1.02 * max(ends["basic"], ends["advanced"]))
+        figure = privacy.accountants(
+            lines, x_range=(0, 1.03 * composed.releases), y_range=(0, top), log=False,
+            x_title="releases",
+        )  # fmt: skip
+        words = ", ".join(f"{name} {end:.3g}" for name, end in ends.items())
+        self.plots["epsilon"].show(figure, f"epsilon after {composed.releases} releases: {words}")
+        saved = ends["basic"] / ends["exact"] if ends["exact"] > 0 else math.inf
+        self.said.show(
+            f"After {composed.releases:,} releases at δ = {short(composed.delta)}: adding up gives "
+            f"ε = {ends['basic']:.3g}, advanced composition {ends['advanced']:.3g}, and the truth "
+            f"is **ε = {ends['exact']:.3g}** ({saved:.1f} times less than adding up)."
+        )

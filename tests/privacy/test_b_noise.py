@@ -1,0 +1,154 @@
+"""B. The moments of the noise: its scale, its independence, its tail, its secrecy."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+import dpkit as dp
+from dpkit.schedules import at
+from tests.privacy import cases
+from tests.privacy.recording import record
+
+RELEASES = 8
+FIVE_SIGMA = float(stats.norm.sf(5))
+RECORDS = 12
+
+
+def wide(dtype=torch.float32):
+    """1.0e5 weights in tensors of very different sizes, all zero."""
+    model = nn.Sequential(nn.Linear(6, 400), nn.Tanh(), nn.Linear(400, 250), nn.Tanh(),
+                          nn.Linear(250, 3)).to(dtype)  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    return model
+
+
+def nothing(outputs, targets):
+    """A loss without a gradient: what is released is noise alone."""
+    return 0 * outputs.sum(1)
+
+
+def released(method, *, dtype=torch.float32, seed=0, rate=0.5):
+    """Noise as the method drew it, per step, and as the weights moved, per step: (T, D) each."""
+    plan = dp.Plan(method, dp.Poisson(rate, RELEASES), 1e-3, accountant=dp.RDP())
+    model = wide(dtype)
+    start = _flat(model.state_dict().values())
+    data = torch.randn(RECORDS, 6, dtype=dtype), torch.arange(RECORDS) % 3
+    log = record(plan, model, data, num_examples=RECORDS, loss=nothing, seed=seed)
+    drawn = torch.stack([log.of_step(t)[0].noise for t in range(RELEASES)])
+    places = torch.stack([start, *[_flat(w) for w in log.weights]])
+    return drawn, places.diff(dim=0), [log.of_step(t)[0] for t in range(RELEASES)]
+
+
+def _flat(tensors):
+    return torch.cat([t.detach().double().reshape(-1) for t in tensors])
+
+
+def _tensors(vector):
+    sizes = [p.numel() for p in wide().parameters()]
+    return vector.split(sizes, dim=-1)
+
+
+def assert_variance(values, std, what):
+    """The sum of squares against its exact law, at five sigma on either side."""
+    n = values.numel()
+    square = float((values / std).square().sum())
+    low, high = stats.chi2.isf(1 - FIVE_SIGMA, n), stats.chi2.isf(FIVE_SIGMA, n)
+    assert low < square < high, f"{what}: variance {square / n:.4f} of what is charged (n = {n})"
+
+
+@pytest.mark.parametrize("method", cases.METHODS, ids=cases.named)
+def test_the_noise_drawn_has_the_charged_scale(method):
+    drawn, _, draws = released(method)
+    for step in range(RELEASES):
+        std = at(method.noise_multiplier, step) * at(method.max_grad_norm, step)
+        assert draws[step].mechanism == method.releases(step)[0].mechanism
+        for i, part in enumerate(_tensors(drawn[step])):
+            assert_variance(part, std, f"step {step}, tensor {i}")
+    stds = [at(method.noise_multiplier, t) * at(method.max_grad_norm, t) for t in range(RELEASES)]
+    assert_variance(drawn / torch.tensor(stds).double()[:, None], 1.0, "all steps together")
+
+
+@pytest.mark.parametrize("method", cases.METHODS, ids=cases.named)
+def test_the_weights_move_by_the_charged_noise(method):
+    """End to end: the movement of the weights alone, over the public divisor."""
+    _, moves, _ = released(method)
+    velocity = torch.zeros_like(moves[0])
+    for step, move in enumerate(moves):
+        now = -move / at(method.learning_rate, step)
+        noise = (now - method.momentum * velocity) * 0.5 * RECORDS
+        velocity = now
+        std = at(method.noise_multiplier, step) * at(method.max_grad_norm, step)
+        for i, part in enumerate(_tensors(noise)):
+            assert_variance(part, std, f"step {step}, tensor {i}")
+
+
+@pytest.mark.parametrize("method", cases.METHODS, ids=cases.named)
+def test_noise_is_independent_over_coordinates_tensors_and_steps(method):
+    drawn, _, _ = released(method)
+    unit = drawn / drawn.std(dim=1, keepdim=True)
+    n = unit.shape[1]
+    for lag in (1, 2, 7):
+        assert abs(float((unit[:, lag:] * unit[:, :-lag]).mean())) < 5 / math.sqrt(unit.numel())
+    between = unit @ unit.T / n
+    assert float((between - torch.diag(between.diag())).abs().max()) < 5.5 / math.sqrt(n)
+    parts = _tensors(unit)
+    for a in range(len(parts)):
+        for b in range(a):
+            size = min(parts[a].shape[1], parts[b].shape[1])
+            both = (parts[a][:, :size] * parts[b][:, :size]).mean()
+            assert abs(float(both)) < 5.5 / math.sqrt(size * RELEASES), (a, b)
+    assert float((drawn[1:] == drawn[:-1]).double().mean()) < 1e-4, "the same noise again"
+
+
+@pytest.mark.parametrize("method", cases.METHODS[:2], ids=cases.named)
+def test_noise_is_drawn_in_double_precision(method):
+    """A float32 generator never passes 5.77 sigma; a float16 one knows few values."""
+    drawn, _, _ = released(method, dtype=torch.float64)
+    assert drawn.dtype == torch.float64
+    narrow = drawn.float().double() == drawn
+    assert float(narrow.double().mean()) < 1e-3, "the noise has single precision"
+    assert drawn.unique().numel() > 0.9999 * drawn.numel()
+    single, _, _ = released(method, dtype=torch.float32)
+    assert single[0].unique().numel() > 0.98 * single[0].numel()
+
+
+@pytest.mark.parametrize("method", cases.METHODS[:2], ids=cases.named)
+def test_secret_noise_does_not_follow_any_public_seed(method):
+    """seed=None: the same global seeds before two runs must not give the same noise."""
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        runs.append(released(method, seed=None)[0])
+    assert float((runs[0] == runs[1]).double().mean()) < 1e-4
+    n = runs[0].numel()
+    unit = [run / run.std(dim=1, keepdim=True) for run in runs]
+    assert abs(float((unit[0] * unit[1]).mean())) < 5 / math.sqrt(n)
+    first = released(method, seed=0)[0]
+    assert torch.equal(first, released(method, seed=0)[0]), "a seed repeats its noise"
+    assert not torch.equal(first, released(method, seed=1)[0])
+
+
+@pytest.mark.parametrize("rate", [1e-9, 1.0])
+def test_noise_does_not_depend_on_the_batch(rate):
+    """Empty and full batches get the very same noise, to the last digit that float32 keeps."""
+    full, empty = (released(cases.METHODS[0], rate=r)[0] for r in (0.5, rate))
+    assert torch.allclose(full, empty, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [dp.Gaussian, dp.Laplace], ids=cases.named)
+def test_a_mechanism_draws_its_own_law(kind):
+    """Kolmogorov-Smirnov at 1e-6, over 2e5 draws, tail included."""
+    total = torch.zeros(200_000, dtype=torch.float64)
+    noise = kind(1.5).draw(total, 2.0, torch.Generator().manual_seed(0)) / 3.0
+    law = {dp.Gaussian: "norm", dp.Laplace: "laplace"}[kind]
+    assert stats.kstest(noise.numpy(), law).pvalue > 1e-6
+    assert float(noise.abs().max()) > 4.0
