@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 PAIRS = 1 << 16
@@ -106,15 +107,19 @@ class Noise:
         fine = ((cell + fraction) * 2.0**-31).log_().mul_(-2 * std * std).sqrt_()
         radius[places] = fine.to(radius.dtype)
 
-    def _drawn_on_device(self, flat: Tensor) -> Tensor:
-        """Float64 values from the device's own generator, under a fresh key for each release."""
+    def keyed(self, device: torch.device) -> torch.Generator:
+        """A device's own generator under a fresh key of this stream, for other distributions."""
         import torch
 
         key = int(self._words.take(2).view(np.uint64)[0] >> np.uint64(1))
-        generator = torch.Generator(device=flat.device)
-        generator.manual_seed(key)
+        return torch.Generator(device=device).manual_seed(key)
+
+    def _drawn_on_device(self, flat: Tensor) -> Tensor:
+        """Float64 values, under a fresh key for each release."""
+        import torch
+
         return torch.randn(
-            flat.shape, dtype=torch.float64, device=flat.device, generator=generator
+            flat.shape, dtype=torch.float64, device=flat.device, generator=self.keyed(flat.device)
         )
 
 

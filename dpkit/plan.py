@@ -143,7 +143,9 @@ class Plan:
                 f"record outright would be allowed; choose a smaller delta."
             )
         epsilon = self.epsilon()
-        if epsilon > MEANINGLESS:
+        if np.isinf(epsilon):
+            found.append("epsilon is infinite: nothing is promised; add noise.")
+        elif epsilon > MEANINGLESS:
             found.append(
                 f"epsilon {epsilon:.3g} promises next to nothing: the odds of a conclusion about a "
                 f"record may change by a factor of e^{epsilon:.3g}; add noise or take fewer steps."

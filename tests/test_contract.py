@@ -23,7 +23,10 @@ MECHANISMS = [
 ]
 SAMPLERS = [dp.Poisson(0.1, 12), dp.Poisson(1.0, 3)]
 ACCOUNTANTS = [dp.PLD(), dp.RDP(), dp.Moments(), dp.ZCDP(), dp.GDP(), dp.Basic(), dp.Advanced()]
-METHODS = [dp.DPSGD(1.2), dp.DPSGD(lambda step: 2.0 - 0.1 * step, 0.5, 0.1, 0.9)]
+METHODS = [
+    dp.DPSGD(1.2),
+    dp.DPSGD(dp.schedules.Tabulated(tuple(2.0 - 0.1 * t for t in range(10))), 0.5, 0.1, 0.9),
+]
 
 
 def named(values):

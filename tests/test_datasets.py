@@ -155,7 +155,7 @@ def test_digits_split_is_fixed_and_subsets_follow_the_seed():
 
 
 @pytest.mark.parametrize("name", TOYS)
-@pytest.mark.parametrize("num_examples", [4, 5, 777])
+@pytest.mark.parametrize("num_examples", [4, 5, toys.TEST_EXAMPLES])
 def test_toys_have_the_asked_size_and_repeat_by_seed(name, num_examples):
     a, b, c = (load(name, num_examples=num_examples, seed=s) for s in (0, 0, 1))
     assert a.num_examples == num_examples and a.is_planar and not a.is_image

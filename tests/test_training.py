@@ -105,6 +105,7 @@ def test_a_seed_repeats_a_run_bit_for_bit_and_no_seed_does_not(momentum):
     assert not torch.equal(weights(None), weights(None))
 
 
+@pytest.mark.filterwarnings("ignore:epsilon is infinite")
 def test_without_noise_and_clip_it_is_sgd():
     net, plain, d = model(), model(), data(60)
     p = dp.Plan(dp.DPSGD(0.0, 1e6, 0.3, 0.9), dp.Poisson(1.0, 12))
@@ -118,6 +119,7 @@ def test_without_noise_and_clip_it_is_sgd():
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:epsilon is infinite")
 def test_the_divisor_is_public_whatever_the_batch(monkeypatch):
     """A gradient of known norm moves the weights by learning rate x C / (q x public N)."""
     d = data(64)

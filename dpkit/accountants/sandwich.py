@@ -39,19 +39,34 @@ class Composed:
 
     def deltas(self, epsilon: np.ndarray) -> np.ndarray:
         """delta at each epsilon, on the side that this grid stands for."""
-        origin = float(self.losses[0])
-        away = self.losses - origin
-        weight = self.tilted * np.exp(-self.tilt * away)
-        first = np.cumsum(weight[::-1])[::-1]
-        second = np.cumsum((weight * np.exp(-away))[::-1])[::-1]
+        origin = float(np.sum(self.losses * self.tilted) / np.sum(self.tilted))
+        first, second = self._tails(origin)
         index = np.searchsorted(self.losses, epsilon, side="right")
         at = np.minimum(index, len(self.losses) - 1)
-        grown = np.exp(np.minimum(epsilon - origin, 700.0))
-        value = np.maximum(first[at] - grown * second[at], 0.0)
+        shrunk = np.exp(np.minimum(epsilon - self.losses[at], 0.0))
+        value = np.maximum(first[at] - shrunk * second[at], 0.0)
         with np.errstate(divide="ignore"):
             log_value = np.log(value) + (self.log_scale - self.tilt * origin)
         value = np.where(index < len(self.losses), np.exp(np.minimum(log_value, 0.0)), 0.0)
         return self._rounded(value, np.asarray(epsilon))
+
+    def _tails(self, origin: float) -> tuple[np.ndarray, np.ndarray]:
+        """Sums over j >= i of the masses m_j and of m_j e^(l_i - l_j), scaled about an origin."""
+        away = self.losses - origin
+        # Beyond e^600 lies only what no delta worth asking for can reach.
+        weight = self.tilted * np.exp(np.clip(-self.tilt * away, -700.0, 600.0))
+        first = np.cumsum(weight[::-1])[::-1]
+        second = np.empty_like(weight)
+        step = float(self.losses[1] - self.losses[0]) if len(weight) > 1 else 1.0
+        size, carried = max(int(200.0 / step), 1), 0.0
+        for stop in range(len(weight), 0, -size):  # e^(l_i - l_j) in pieces that do not overflow
+            start = max(stop - size, 0)
+            near = step * np.arange(stop - start)
+            part = np.cumsum((weight[start:stop] * np.exp(-near))[::-1])[::-1]
+            ahead = carried * math.exp(-min(step * (stop - start), 700.0))
+            second[start:stop] = (part + ahead) * np.exp(near)
+            carried = second[start]
+        return first, second
 
     def _rounded(self, value: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
         """Outward: rounding, and the mass that the window left out or folded in."""

@@ -200,9 +200,10 @@ FAULTS = (
     ),
     Fault(
         "shuffle, account as Poisson",
-        "The data are shuffled and cut, the epsilon is that of Poisson sampling: most libraries "
-        "did so for years (Chua and others 2024). With little noise the audit proves it.",
-        True, None, _shuffled,
+        "The data are shuffled and cut, the epsilon is that of Poisson sampling, as in most "
+        "libraries for years (Chua and others 2024). The gap opens at a delta far below what an "
+        "audit can reach: the fingerprint of the batches finds it, their sizes never vary.",
+        False, None, _shuffled,
     ),
 )  # fmt: skip
 """The menu of "find the bug"."""

@@ -68,10 +68,16 @@ def invert(
             f"record must be a whole number in [0, {data.num_examples}), got {record}."
         )
     plan = Plan(method, Poisson(1.0, 1), delta=0.01)
+    true = data.targets[one]
+
+    def loss(outputs: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(outputs, true.expand(len(outputs)), reduction="none")
+
+    alone = data.inputs[one], torch.zeros(1, dtype=torch.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one record with any delta: the lesson is the leak
         steps = train(
-            victim, _alone(data, one), plan, seed=seed, device="cpu", num_examples=1,
+            victim, alone, plan, loss=loss, seed=seed, device="cpu", num_examples=1,
             evaluate_every=0,
         )  # fmt: skip
         list(steps)
@@ -81,10 +87,6 @@ def invert(
     row = int(bias.abs().argmax())
     quotient = torch.nan_to_num(weight[row] / bias[row])
     return Inversion(data.inputs[record].cpu(), quotient.reshape(data.shape))
-
-
-def _alone(data: Dataset, one: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    return data.inputs[one], data.targets[one]
 
 
 def _first_linear(model: torch.nn.Module) -> torch.nn.Linear:

@@ -52,9 +52,8 @@ def band(x: ArrayLike, low: ArrayLike, high: ArrayLike, name: str, colour: str) 
     What follows a colon in the name may change without the page taking it for another area.
     """
     floor: Figure = {
-        "type": "scatter", "mode": "lines", "x": numbers(x), "y": numbers(low),
-        "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False,
-        "legendgroup": name.partition(":")[0],
+        "type": "scatter", "mode": "none", "x": numbers(x), "y": numbers(low),
+        "hoverinfo": "skip", "showlegend": False, "legendgroup": name.partition(":")[0],
     }  # fmt: skip
     area = floor | {
         "y": numbers(high), "fill": "tonexty", "fillcolor": colour, "name": name,

@@ -25,10 +25,8 @@ def accuracy(runs: Sequence[Run], planned: Curve | None = None) -> Figure:
     """Test accuracy in percent against the step; the last run is the present one."""
     lines = [_line(run, run.tested_steps, [100 * a for a in run.accuracy], i, "%{y:.1f}%")
              for i, run in enumerate(runs)]  # fmt: skip
-    return {
-        "data": lines,
-        "layout": layout_of("step", "test accuracy (%)", y={"range": [0, 101]}, x=_reach(runs, planned)),
-    }
+    x, y = _reach(runs, planned), {"range": [0, 101]}
+    return {"data": lines, "layout": layout_of("step", "test accuracy (%)", x=x, y=y)}
 
 
 def loss(runs: Sequence[Run], planned: Curve | None = None) -> Figure:
@@ -38,7 +36,8 @@ def loss(runs: Sequence[Run], planned: Curve | None = None) -> Figure:
     highest = [max((x for x in run.test_loss if np.isfinite(x)), default=0.0) for run in runs]
     y = {"rangemode": "tozero"} if 0 < max(highest, default=0) < 50 else {"type": "log"}
     y = y if any(highest) else {"range": [0, 3]}
-    return {"data": lines, "layout": layout_of("step", "test loss (nats)", y=y, x=_reach(runs, planned))}
+    x = _reach(runs, planned)
+    return {"data": lines, "layout": layout_of("step", "test loss (nats)", x=x, y=y)}
 
 
 def epsilon(planned: Curve | None, runs: Sequence[Run], promise: str = "") -> Figure:

@@ -60,7 +60,7 @@ def boundary(
              for i in range(classes)]  # fmt: skip
     x, y = (np.linspace(extent[i], extent[i + 1], grid.shape[1 - i // 2]) for i in (0, 2))
     area = {
-        "type": "heatmap", "x": numbers(x), "y": numbers(y), "z": grid.astype(int).tolist(),
+        "type": "heatmap", "x": numbers(x), "y": numbers(y), "z": grid.astype(np.int8),
         "zmin": -0.5, "zmax": classes - 0.5, "showscale": False, "hoverinfo": "skip",
         "opacity": 0.3, "colorscale": [stop for band in bands for stop in band],
     }  # fmt: skip
@@ -103,7 +103,7 @@ def predictions(
         note["font"] = {"size": 11, "color": COLOURS[2] if right else COLOURS[1]}
         notes.append(note)
     picture = {
-        "type": "heatmap", "z": _rows(sheet), "showscale": False, "hoverinfo": "skip",
+        "type": "heatmap", "z": sheet.astype(np.float32), "showscale": False, "hoverinfo": "skip",
         "colorscale": [[0, "#f2f2f2"], [1, "#222222"]], "zmin": 0, "zmax": 1,
     }  # fmt: skip
     layout = layout_of("", "")
@@ -112,7 +112,3 @@ def predictions(
     layout["yaxis"] = hidden | {"autorange": "reversed", "scaleanchor": "x", "constrain": "domain"}
     layout["margin"] = {"l": 4, "r": 4, "t": 4, "b": 4}
     return {"data": [picture], "layout": layout | {"annotations": notes}}
-
-
-def _rows(sheet: NDArray[Any]) -> list[list[float | None]]:
-    return [[None if np.isnan(v) else round(float(v), 2) for v in row] for row in sheet]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from dpkit.gradients.losses import PerExampleLoss
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _INSTANCE_NORM = nn.modules.instancenorm._InstanceNorm
@@ -18,7 +21,7 @@ class CrossRecordError(ValueError):
 def check_modules(model: nn.Module) -> None:
     """Refuse layers that are known to mix the records of a batch."""
     for name, module in model.named_modules():
-        where = f"The layer {name or type(module).__name__!r} ({type(module).__name__})"
+        where = f"The layer {name or 'itself'} ({type(module).__name__})"
         if isinstance(module, _INSTANCE_NORM):
             if module.track_running_stats:
                 raise CrossRecordError(
@@ -30,55 +33,94 @@ def check_modules(model: nn.Module) -> None:
                 f"{where} normalises each record by the others of its batch, so no gradient "
                 "belongs to one record: use torch.nn.GroupNorm instead."
             )
-        elif isinstance(module, nn.Embedding) and module.max_norm is not None:
+        elif isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
             raise CrossRecordError(
                 f"{where} rescales rows of its table as records look them up, outside the private "
                 "release: make it with max_norm=None."
             )
 
 
+@torch.no_grad()
 def check_records_apart(
-    forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], inputs: Tensor, targets: Tensor
+    model: nn.Module, loss: PerExampleLoss, inputs: Tensor, targets: Tensor
 ) -> None:
-    """Refuse a model or loss whose result for a record changes with the record beside it.
+    """Refuse a model or loss whose result for a record changes with the records beside it.
 
-    `forward` returns (outputs, losses). The first record is computed beside two different
-    neighbours, with the same random numbers, so that dropout does not count as mixing.
+    The first record is computed beside itself, beside others and alone, with the same random
+    numbers where there is dropout.
     """
-    for x, y in _neighbours(inputs, targets):
-        pairs = []
-        for beside in (0, 1):
-            with torch.random.fork_rng(devices=_devices(inputs)), torch.no_grad():
-                torch.manual_seed(0)
-                pairs.append(forward(x[[0, beside]], y[[0, beside]]))
-        (out_alone, loss_alone), (out_beside, loss_beside) = pairs
-        if not _same(out_alone[0], out_beside[0]):
-            raise CrossRecordError(
-                "The model's output for one record changes with the record beside it in the batch, "
-                "so no gradient belongs to one record: remove what averages or compares records "
-                "(batch normalisation, means over dimension 0)."
-            )
-        if not _same(loss_alone[0], loss_beside[0]):
-            raise CrossRecordError(
-                "The loss of one record changes with the record beside it in the batch: give a "
-                "loss in which each record counts by itself."
-            )
+    x, y = inputs[:1], targets[:1]
+    together, losses = _beside(model, loss, (x, y), (x, y))
+    for other in _others(inputs, targets):
+        outputs, values = _beside(model, loss, (x, y), other)
+        if not _same(outputs, together):
+            raise CrossRecordError(_MIXES)
+        if not _same(values, losses):
+            raise CrossRecordError(_LOSS_MIXES)
+    with _in_evaluation(model):
+        pair, single = model(torch.cat([x, x])), model(x)
+        if not _same(pair, single):
+            raise CrossRecordError(_MIXES)
+        if not _same(loss(pair, torch.cat([y, y])), loss(single, y)):
+            raise CrossRecordError(_LOSS_MIXES)
 
 
-def _neighbours(inputs: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Pairs (first record, another): a real other one, and for numbers one made up."""
-    pairs = []
-    if len(inputs) > 1:
-        pairs.append((inputs[:2], targets[:2]))
-    if inputs.is_floating_point():
-        made = torch.stack([inputs[0], 1.0 - 3.0 * inputs[0]])
-        pairs.append((made, targets[[0, -1]]))
-    return pairs
+_MIXES = (
+    "The model's output for one record changes with the records beside it in the batch, so no "
+    "gradient belongs to one record: remove what averages, counts or compares records (batch "
+    "normalisation, means over dimension 0)."
+)
+_LOSS_MIXES = (
+    "The loss of one record changes with the records beside it in the batch: give a loss in "
+    "which each record counts by itself, and which does not divide by the batch."
+)
 
 
-def _devices(inputs: Tensor) -> list[int]:
-    return [inputs.device.index or 0] if inputs.is_cuda else []
+def _beside(
+    model: nn.Module,
+    loss: PerExampleLoss,
+    first: tuple[Tensor, Tensor],
+    second: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Outputs and losses of the first record with the second beside it."""
+    x, y = (torch.cat(pair) for pair in zip(first, second, strict=True))
+    with same_random_numbers(x):
+        outputs = model(x)
+        return outputs, loss(outputs, y)
+
+
+def _others(inputs: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Neighbours for the first record: a real one, of another target if possible, and a made one."""
+    differs = (targets != targets[0]).reshape(len(targets), -1).any(1)
+    place = max(int(differs.int().argmax()), min(1, len(inputs) - 1))
+    beside = slice(place, place + 1)
+    first = inputs[:1]
+    made = 1.0 - 3.0 * first if inputs.is_floating_point() else first.flatten().roll(1).view_as(first)
+    return [(inputs[beside], targets[beside]), (made, targets[beside])]
 
 
 def _same(left: Tensor, right: Tensor) -> bool:
-    return bool(torch.allclose(left, right, rtol=1e-4, atol=1e-6, equal_nan=True))
+    """Whether the first record's values agree; results that are no tensors are not compared."""
+    if not isinstance(left, Tensor):
+        return True
+    return bool(torch.allclose(left[0], right[0], rtol=1e-4, atol=1e-6, equal_nan=True))
+
+
+@contextmanager
+def same_random_numbers(inputs: Tensor) -> Iterator[None]:
+    """Two blocks under this draw the same dropout, and leave the caller's stream alone."""
+    devices = [inputs.device.index or 0] if inputs.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
+        yield
+
+
+@contextmanager
+def _in_evaluation(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -28,7 +28,7 @@ class ConvKernel(Kernel):
         inputs, grad = _planar(kept[0]), _planar(grad)
         pieces = []
         if self.weight is not None:
-            if self.module.groups > 1:
+            if self._prefers_groups(inputs):
                 pieces.append((self.weight, self._grouped(inputs, grad)))
             else:
                 rows = self._by_kernel_row(inputs, grad)  # (kh, B, out, kw, in)
@@ -39,9 +39,9 @@ class ConvKernel(Kernel):
 
     def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
         """Gradients kept in the order in which they were computed, unless a mask needs another."""
-        if mask is not None or self.weight is None or self.module.groups > 1:
-            return Rows(self.examples(kept, grad), mask)
         inputs, grad = _planar(kept[0]), _planar(grad)
+        if mask is not None or self.weight is None or self._prefers_groups(inputs):
+            return Rows(self.examples((inputs,), grad), mask)
         bias = None if self.bias is None else grad.sum((2, 3))
         return KernelRows(self, self._by_kernel_row(inputs, grad), bias)
 
@@ -97,17 +97,31 @@ class ConvKernel(Kernel):
             inputs = functional.pad(inputs, around, m.padding_mode)
         return inputs.permute(0, 2, 3, 1).contiguous()
 
+    def _prefers_groups(self, inputs: Tensor) -> bool:
+        """The fixed rule, from measurements on one core: see benchmarks/engine.py.
+
+        Planes of few channels would have to be transposed for the products by kernel row.
+        """
+        m = self.module
+        last = inputs.is_contiguous(memory_format=torch.channels_last)
+        small = m.in_channels * m.out_channels <= 64 * 64 and m.in_channels > 4
+        return m.groups > 1 or (small and not last and not inputs.is_cuda)
+
     def _grouped(self, inputs: Tensor, grad: Tensor) -> Tensor:
         """One convolution's weight gradient in which every record is a group of its own."""
         m = self.module
-        _, stride, dilation = self._geometry()
-        inputs = self._padded(inputs).permute(0, 3, 1, 2)
+        size, stride, dilation = self._geometry()
+        around = list(m._reversed_padding_repeated_twice) + [0, 0]
+        padding = (around[2], around[0])
+        if m.padding_mode != "zeros" or around[0] != around[1] or around[2] != around[3]:
+            inputs, padding = self._padded(inputs).permute(0, 3, 1, 2), (0, 0)
         batch, channels = inputs.shape[:2]
-        weight = _planar(m.weight.detach()).repeat(batch, 1, 1, 1)
+        # Only the size of this weight is read: it is never written.
+        weight = inputs.new_empty(batch * m.out_channels, channels // m.groups, *size)
         _, rows, _ = torch.ops.aten.convolution_backward(
             grad.reshape(1, -1, *grad.shape[2:]),
             inputs.reshape(1, batch * channels, *inputs.shape[2:]),
-            weight, None, stride, (0, 0), dilation, False, (0, 0), batch * m.groups,
+            weight, None, stride, padding, dilation, False, (0, 0), batch * m.groups,
             (False, True, False),
         )  # fmt: skip
         return rows.reshape(batch, -1)
@@ -127,6 +141,7 @@ class KernelRows(Work):
         self.kernel, self.rows, self.bias = kernel, rows, bias
         parts = [rows[r].flatten(1) for r in range(len(rows))]
         self.squares = row_squares(parts if bias is None else [*parts, bias])
+        self.elements = rows.numel()
 
     def silence(self, good: Tensor) -> None:
         """Zero the rows of bad records."""

@@ -52,10 +52,10 @@ class Lookups(Work):
 
     def __init__(self, kernel: EmbeddingKernel, tokens: Tensor, grad: Tensor) -> None:
         self.weight, self.tokens, self.grad = kernel.weight, tokens, grad
-        equal = tokens[:, :, None] == tokens[:, None, :]
-        gram = torch.bmm(grad, grad.transpose(1, 2))
+        different = tokens[:, :, None] != tokens[:, None, :]
+        gram = torch.bmm(grad, grad.transpose(1, 2)).masked_fill_(different, 0.0)
         # Rounding can leave a vanishing sum slightly negative.
-        self.squares = torch.where(equal, gram, 0.0).sum((1, 2)).clamp_min(0.0)
+        self.squares = gram.flatten(1).sum(1).clamp_min_(0.0)
 
     def silence(self, good: Tensor) -> None:
         """Zero the gradients of bad records."""

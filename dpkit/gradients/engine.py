@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dpkit.gradients.checks import check_modules
+from dpkit.gradients.checks import check_modules, check_records_apart
 from dpkit.gradients.clipping import Clipping, Flat
 from dpkit.gradients.dense import Dense
 from dpkit.gradients.fallback import Vmapped, split_rows
 from dpkit.gradients.kernel import Work
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
-from dpkit.gradients.probe import agrees, check_apart
+from dpkit.gradients.probe import FEW, agrees, likes_channels_last
+from dpkit.gradients.sizes import microbatch_size
 from dpkit.gradients.tape import Taped, find_units
 
 Transform = Callable[[Tensor], Tensor]
@@ -72,14 +73,17 @@ class Engine:
         self.size = self.parameters.numel()
         self.names = self._flat.names
         self.slices = self._flat.slices
-        self.microbatch = microbatch or 256
+        self.leaves = self._flat.leaves
+        self.microbatch = microbatch
+        self.memory_budget = memory_budget
+        self._size: int | None = None
+        self._layout: torch.memory_format | None = None
         units, unknown = find_units(model, self._flat)
         kind = Dense if Dense.handles(model, units) else Taped
         self._source: Taped | Vmapped = kind(model, self.loss, units)
         if unknown:
             self._fall_back(f"no kernel knows {', '.join(unknown)}")
         clipping.check_blocks(self.blocks)
-        self._probed = False
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -127,7 +131,7 @@ class Engine:
 
     @torch.no_grad()
     def evaluate(
-        self, inputs: Tensor, targets: Tensor, batch: int = 1024
+        self, inputs: Tensor, targets: Tensor, batch: int | None = None
     ) -> tuple[float, float | None]:
         """Mean loss, and accuracy where the targets are class indices, in evaluation mode."""
         if len(inputs) == 0:
@@ -136,8 +140,9 @@ class Engine:
         classes = not targets.is_floating_point() and targets.ndim == 1
         self.model.eval()
         try:
-            for x, y in zip(inputs.split(batch), targets.split(batch), strict=True):
-                outputs = self.model(x)
+            size = batch or self._size or 256
+            for x, y in zip(inputs.split(size), targets.split(size), strict=True):
+                outputs = self.model(self._laid_out(x))
                 loss += float(self.loss(outputs, y).double().sum())
                 hits += int((outputs.argmax(1) == y).sum()) if classes else 0
         finally:
@@ -179,10 +184,11 @@ class Engine:
         )
 
     def _chunks(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Microbatches of nearly equal size."""
         if len(inputs):
-            size = self.microbatch
+            size = math.ceil(len(inputs) / math.ceil(len(inputs) / self._size))
             for x, y in zip(inputs.split(size), targets.split(size), strict=True):
-                yield x, y
+                yield self._laid_out(x), y
 
     def _prepare(self, inputs: Tensor, targets: Tensor, max_grad_norm: float) -> None:
         if not max_grad_norm > 0:
@@ -196,16 +202,31 @@ class Engine:
                 f"{len(targets)}."
             )
         self._flat.check()
-        if not self._probed and len(inputs):
+        if self._size is None and len(inputs):
             self._probe(inputs, targets)
 
     def _probe(self, inputs: Tensor, targets: Tensor) -> None:
-        check_apart(self.model, self.loss, inputs, targets)
-        arguments = (self.model, self.loss, self._flat, inputs, targets)
-        if isinstance(self._source, Taped) and not agrees(self._source, *arguments):
-            self._fall_back("a layer's parameters are used outside the layer")
+        """A look at the first batch: refuse it, or settle how the model is run."""
+        check_records_apart(self.model, self.loss, inputs, targets)
+        arguments = (self.model, self.loss, self._flat)
+        if isinstance(self._source, Taped) and not agrees(
+            self._source, *arguments, inputs, targets
+        ):
+            self._fall_back("some parameter is used outside the layer that holds it")
             self.clipping.check_blocks(self.blocks)
-        self._probed = True
+        if likes_channels_last(self.model, inputs):
+            self._layout = torch.channels_last
+            try:
+                fine = agrees(self._source, *arguments, self._laid_out(inputs[:FEW]), targets)
+            except RuntimeError:  # a view in the model that wants the usual layout
+                fine = False
+            self._layout = torch.channels_last if fine else None
+        need = self._source.footprint(inputs[:FEW], targets[:FEW])
+        size = microbatch_size(need, self.memory_budget, inputs.device)
+        self._size = self.microbatch or size
+
+    def _laid_out(self, inputs: Tensor) -> Tensor:
+        return inputs if self._layout is None else inputs.to(memory_format=self._layout)
 
     def _fall_back(self, why: str) -> None:
         warnings.warn(

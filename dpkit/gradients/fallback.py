@@ -9,6 +9,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from dpkit.gradients.kernel import Rows, Work
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
+from dpkit.gradients.sizes import Footprint
 
 
 class Vmapped:
@@ -46,6 +47,11 @@ class Vmapped:
         gradients, losses = self._gradients(parameters, inputs, targets)
         rows = torch.cat([gradients[name].flatten(1) for name in self.flat.names], dim=1)
         return rows, losses.detach()
+
+    def footprint(self, inputs: Tensor, targets: Tensor) -> Footprint:
+        """What one record needs: its gradients, and as much again for what leads to them."""
+        size = self.flat.vector.numel() * self.flat.vector.element_size()
+        return Footprint(largest=0, activations=inputs[0].numel() + size, gradients=size)
 
 
 def split_rows(

@@ -21,6 +21,9 @@ class Work(ABC):
     squares: Tensor
     """The squared gradient norm of each record, (B,)."""
 
+    elements: int = 0
+    """How many values of per-example gradients are held."""
+
     @abstractmethod
     def silence(self, good: Tensor) -> None:
         """Replace what bad records (False in `good`) hold by zeros, before any product sees it.
@@ -41,6 +44,7 @@ class Rows(Work):
             (place, rows if mask is None else rows * mask[place]) for place, rows in pieces
         ]
         self.squares = row_squares(rows for _, rows in self.pieces)
+        self.elements = sum(rows.numel() for _, rows in self.pieces)
 
     def silence(self, good: Tensor) -> None:
         """Zero the rows of bad records."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dpkit.gradients.kernel import Kept, Kernel, Piece
 
@@ -18,18 +17,36 @@ class GroupNormKernel(Kernel):
         kinds = (nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
         return type(module) in kinds
 
+    def keep(self, inputs: Tensor, output: Tensor) -> Kept:
+        """The input, and the mean and inverse deviation that the forward pass has computed."""
+        kept = inputs.detach()
+        if hasattr(output.grad_fn, "_saved_result2"):
+            return kept, output.grad_fn._saved_result1, output.grad_fn._saved_result2
+        return (kept, *self._statistics(kept))
+
     def examples(self, kept: Kept, grad: Tensor) -> list[Piece]:
-        """Sums over the positions of each channel."""
-        (inputs,) = kept
-        pieces = []
-        if self.weight is not None:
-            m = self.module
-            groups = m.num_groups if isinstance(m, nn.GroupNorm) else inputs.shape[1]
-            normal = functional.group_norm(inputs, groups, eps=m.eps)
-            pieces.append((self.weight, (grad * normal).flatten(2).sum(2)))
-        if self.bias is not None:
-            pieces.append((self.bias, grad.flatten(2).sum(2)))
-        return pieces
+        """Sums over the positions of each channel, as one GroupNorm of batch * channels channels.
+
+        With every record's channels side by side, the layer's own gradient is per example.
+        """
+        inputs, mean, inverse = kept
+        batch, channels = inputs.shape[:2]
+        everywhere = (1, batch * channels, -1)
+        _, weight, bias = torch.ops.aten.native_group_norm_backward(
+            grad.reshape(everywhere), inputs.reshape(everywhere),
+            mean.view(1, -1), inverse.view(1, -1), inverse.new_empty(batch * channels),
+            1, batch * channels, inputs[0, 0].numel(), mean.numel(),
+            (False, self.weight is not None, self.bias is not None),
+        )  # fmt: skip
+        pieces = [(self.weight, weight), (self.bias, bias)]
+        return [(place, rows.view(batch, -1)) for place, rows in pieces if place is not None]
+
+    def _statistics(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        m = self.module
+        groups = m.num_groups if isinstance(m, nn.GroupNorm) else inputs.shape[1]
+        grouped = inputs.reshape(len(inputs), groups, -1)
+        variance, mean = torch.var_mean(grouped, dim=2, correction=0)
+        return mean, (variance + m.eps).rsqrt()
 
 
 class LayerNormKernel(Kernel):
@@ -40,16 +57,28 @@ class LayerNormKernel(Kernel):
         """LayerNorm itself."""
         return type(module) is nn.LayerNorm
 
+    def keep(self, inputs: Tensor, output: Tensor) -> Kept:
+        """The input, and the mean and inverse deviation that the forward pass has computed."""
+        kept = inputs.detach()
+        if hasattr(output.grad_fn, "_saved_result2"):
+            return kept, output.grad_fn._saved_result1, output.grad_fn._saved_result2
+        dims = tuple(range(-len(self.module.normalized_shape), 0))
+        variance, mean = torch.var_mean(kept, dim=dims, correction=0)
+        return kept, mean, (variance + self.module.eps).rsqrt()
+
     def examples(self, kept: Kept, grad: Tensor) -> list[Piece]:
-        """Sums over all dimensions between the record and the normalised ones."""
-        (inputs,) = kept
-        shape = self.module.normalized_shape
-        size = torch.Size(shape).numel()
+        """sum_t g_t (x_t - mean_t) / deviation_t as two small products: no normalised copy."""
+        inputs, mean, inverse = kept
+        size = torch.Size(self.module.normalized_shape).numel()
+        batch = len(inputs)
+        g, x = grad.reshape(batch, -1, size), inputs.reshape(batch, -1, size)
+        inverse = inverse.reshape(batch, 1, -1)
         pieces = []
+        shift = torch.stack([inverse * mean.reshape(batch, 1, -1), torch.ones_like(inverse)], 2)
+        sums = torch.bmm(shift.squeeze(1), g)
         if self.weight is not None:
-            normal = functional.layer_norm(inputs, shape, eps=self.module.eps)
-            rows = (grad * normal).reshape(grad.shape[0], -1, size).sum(1)
+            rows = torch.bmm(inverse, g * x).squeeze(1).sub_(sums[:, 0])
             pieces.append((self.weight, rows))
         if self.bias is not None:
-            pieces.append((self.bias, grad.reshape(grad.shape[0], -1, size).sum(1)))
+            pieces.append((self.bias, sums[:, 1]))
         return pieces

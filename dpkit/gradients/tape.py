@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from dpkit.gradients.linear import LinearKernel
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.norms import GroupNormKernel, LayerNormKernel
 from dpkit.gradients.parameters import FlatParameters
+from dpkit.gradients.sizes import Footprint
 
 KINDS: tuple[type[Kernel], ...] = (
     LinearKernel,
@@ -47,6 +49,7 @@ class Call:
     kernel: Kernel
     kept: Kept
     versions: tuple[int, ...]
+    size: int
     edge: torch.autograd.graph.GradientEdge
 
 
@@ -80,6 +83,19 @@ class Taped:
             for place, part in _pieces(calls):
                 rows[:, place] = part
         return rows, losses
+
+    def footprint(self, inputs: Tensor, targets: Tensor) -> Footprint:
+        """What one record needs, measured on a few."""
+        found, losses = self._backward(inputs, targets)
+        calls = [call for unit in found for call, _ in unit]
+        held = [work.elements for work in (_merged(unit, None) for unit in found) if work]
+        sizes = [max(call.size, call.kept[0].numel()) for call in calls]
+        bytes_of = losses.element_size() / len(losses)
+        return Footprint(
+            largest=math.ceil(max(sizes, default=0) * bytes_of),
+            activations=math.ceil(sum(call.size for call in calls) * bytes_of),
+            gradients=math.ceil(sum(held) * bytes_of),
+        )
 
     def _backward(
         self, inputs: Tensor, targets: Tensor
@@ -146,7 +162,7 @@ def _listener(kernel: Kernel, calls: list[Call]) -> Callable[..., None]:
             kept = kernel.keep(args[0], output)
             versions = tuple(part._version for part in kept)
             edge = torch.autograd.graph.get_gradient_edge(output)
-            calls.append(Call(kernel, kept, versions, edge))
+            calls.append(Call(kernel, kept, versions, output.numel(), edge))
 
     return hook
 

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
+from scipy.special import log_ndtr
 
 _EDGE = 9.3  # standard deviations beyond which a Gaussian holds less than 1e-20
 _MOST = 6_000  # nodes; an order that needs more is answered by infinity (still a bound)
@@ -184,11 +184,13 @@ def replaced_profile(rate: float, sigma: float, epsilon: object) -> np.ndarray:
     eps = np.asarray(epsilon, dtype=float)
     if sigma**2 == 0:
         return np.where(eps < -1e308, 1.0, rate * np.ones_like(eps))
-    x0 = _where_loss(rate, sigma, np.abs(eps))
-    stay = (1 - rate) * ndtr(-x0 / sigma)
-    here, there = log_ndtr((1 - x0) / sigma), log_ndtr((-1 - x0) / sigma)
-    size = np.abs(eps)
-    value = -np.expm1(size) * stay + rate * (np.exp(here) - np.exp(size + there))
+    size = np.minimum(np.abs(eps), 1e9)
+    x0 = _where_loss(rate, sigma, size)
+    stay = math.log1p(-rate) + log_ndtr(-x0 / sigma) if rate < 1 else np.full(eps.shape, -np.inf)
+    here = math.log(rate) + log_ndtr((1 - x0) / sigma)
+    there = math.log(rate) + log_ndtr((-1 - x0) / sigma)
+    # P - e^eps Q of the half line, each term in logarithms: e^eps alone may overflow.
+    value = np.exp(np.logaddexp(stay, here)) - np.exp(size + np.logaddexp(stay, there))
     value = np.clip(value, 0.0, 1.0)
     small = np.exp(-size)
     return np.where(eps < 0, 1 - small + small * value, value)

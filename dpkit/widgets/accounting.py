@@ -32,7 +32,10 @@ class AccountantsPanel(Lesson):
     - an estimate is named so wherever it appears, and has no upper side in the table.
     """
 
-    RELATIONS: ClassVar = [(r.value, r.name) for r in Neighbours]
+    RELATIONS: ClassVar = [
+        ("add or remove one", "ADD_REMOVE"), ("zero out one", "ZERO_OUT"),
+        ("replace one", "REPLACE_ONE"),
+    ]  # fmt: skip
 
     def __init__(self, setting: Setting = RUN) -> None:
         """Make the panel, standing on a setting."""

@@ -284,7 +284,7 @@ class Playground(Board):
         session = self.session
         self.face.views.draw(
             session.runs, session.planned, session.plan.delta, session.last, session.model,
-            session.data,
+            session.data, moving=session.runner.busy,
         )  # fmt: skip
         self.face.show_runs(session.runs)
 

@@ -94,12 +94,22 @@ function frame() {
   PAGE.frame = 0;
   const until = performance.now() + FRAME_MS;
   do {
-    const view = PAGE.queue.shift();
+    const view = next();
     if (!view) return;
     view.waiting = false;
     view.draw();
+    view.last = performance.now();
   } while (performance.now() < until);
   if (PAGE.queue.length) PAGE.frame = requestAnimationFrame(frame);
+}
+
+// the plot that was drawn least recently: what a person turns comes before what streams
+function next() {
+  let best = 0;
+  PAGE.queue.forEach((view, i) => {
+    if (view.last < PAGE.queue[best].last) best = i;
+  });
+  return PAGE.queue.splice(best, 1)[0];
 }
 
 // ---- one view -----------------------------------------------------------------------------
@@ -114,7 +124,7 @@ function button(name, label, act) {
 
 class View {
   constructor(model, el) {
-    Object.assign(this, { model, el, waiting: false, gone: false, library: null, error: "" });
+    Object.assign(this, { model, el, waiting: false, gone: false, last: 0, library: null, error: "" });
     Object.assign(this, { revision: -1, fresh: 0, held: {}, off: new Set(), reported: 0 });
     const word = (key) => worded(model, key);
     const tool = (name, act) => button(name, word(name), act);

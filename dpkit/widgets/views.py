@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _GRID = 60
 _SHOWN = 12
+_PICTURE_PAUSE = 0.4
 _HEADINGS = ("title", "annotations", "width", "height")
 _MARGIN = {"l": 48, "r": 12, "t": 8, "b": 36}
 
@@ -30,6 +32,7 @@ class Views:
 
     def __init__(self) -> None:
         """Make the plots, empty."""
+        self._pictured: tuple[int, float] = (0, 0.0)
         heights = {"accuracy": 270, "epsilon": 270, "picture": 270, "loss": 230, "norms": 230}
         self.plots = {k: LivePlot(height=heights[k], title=title) for k, title in PLOTS.items()}
 
@@ -41,12 +44,14 @@ class Views:
         step: Step | None,
         model: torch.nn.Module | None,
         data: Dataset,
+        *,
+        moving: bool,
     ) -> None:
-        """All five from the present state."""
+        """All five from the present state; the picture less often while things are moving."""
         self.curves(runs, planned)
         self.price(planned, runs, delta)
         self.norms(step)
-        self.picture(model, data)
+        self.picture(model, data, moving=moving)
 
     def check(self) -> None:
         """Raise if a page reported that it could not draw one of them."""
@@ -79,8 +84,14 @@ class Views:
         summary = f"{peek.clipped:.0%} of {peek.batch_size} records are clipped"
         self.plots["norms"].show(figures.norms(peek.norms, peek.max_grad_norm), summary)
 
-    def picture(self, model: torch.nn.Module | None, data: Dataset) -> None:
+    def picture(
+        self, model: torch.nn.Module | None, data: Dataset, *, moving: bool = False
+    ) -> None:
         """Decision regions for 2-D data, predictions for images, else the data themselves."""
+        now = time.monotonic()
+        if moving and self._pictured[0] == id(model) and now - self._pictured[1] < _PICTURE_PAUSE:
+            return
+        self._pictured = id(model), now
         if model is None:
             examples = data.picture()
             # The card around the plot has its own title.

@@ -82,8 +82,8 @@ threading.Thread(target=stream, daemon=True).start()
 
 def shown_by_kernel(notebook, plot):
     """The y values that the kernel last showed in a plot, rounded like LINES."""
-    code = f"import json; print(json.dumps([np.round(d['y'], 6).tolist() for d in {plot}.figure['data']]))"
-    return json.loads(notebook.kernel(code))
+    lines = f"[np.round(trace['y'], 6).tolist() for trace in {plot}.figure['data']]"
+    return json.loads(notebook.kernel(f"import json; print(json.dumps({lines}))"))
 
 
 def settled(notebook, plot="plots"):
@@ -146,10 +146,11 @@ def test_reload_in_mid_stream_ends_with_the_last_figure(lab, browser):
 
 def test_an_update_that_the_page_missed_is_sent_again(lab, browser):
     lose = """
-plot.comm.send, held = (lambda *a, **k: None), plot.comm.send
-plot.show(wave(7.0), summary="lost on the way"); note.comm.send, kept = (lambda *a, **k: None), note.comm.send
+real = plot.comm.send, note.comm.send
+plot.comm.send = note.comm.send = lambda *arguments, **options: None
+plot.show(wave(7.0), summary="lost on the way")
 note.show("lost too", "info")
-plot.comm.send, note.comm.send = held, kept
+plot.comm.send, note.comm.send = real
 plot._heard(plot, {"drawn": 1, "settled": True}, None)
 note._heard(note, {"have": {"text": "old", "kind": "plain", "label": "", "value": None}}, None)
 """
@@ -316,6 +317,34 @@ def test_hidden_plots_wait_and_narrow_pages_do_not_scroll_sideways(lab, browser)
         notebook.assert_clean()
 
 
+def test_a_plot_can_be_zoomed_saved_and_its_lines_hidden(lab, browser):
+    ends = "() => document.querySelector('.js-plotly-plot')._fullLayout.xaxis.range"
+    with lab.open(browser, [START, ALL]) as notebook:
+        notebook.run_all()
+        notebook.page.wait_for_function(DRAWN, arg=1)
+        whole = notebook.page.evaluate(ends)
+        notebook.page.get_by_role("button", name="Zoom in").click()
+        notebook.page.wait_for_function(f"() => ({ends})()[1] < {whole[1]}")
+        closer = notebook.page.evaluate(ends)
+        notebook.kernel("plot.show(wave(2))")
+        notebook.page.wait_for_selector("[data-drawn='2']")
+        assert notebook.page.evaluate(ends) == closer, "an update undid the zoom"
+        notebook.page.get_by_role("button", name="Reset view").click()
+        notebook.page.wait_for_function(f"() => ({ends})()[1] === {whole[1]}")
+        notebook.page.get_by_role("button", name="cosine").click()
+        notebook.page.wait_for_function(
+            "() => document.querySelectorAll('.scatterlayer .trace').length === 1"
+        )
+        for kind, start in {"PNG": b"\x89PNG", "SVG": b"<svg"}.items():
+            with notebook.page.expect_download() as download:
+                notebook.page.get_by_role("button", name=f"Save as {kind}").click()
+            assert download.value.suggested_filename == f"waves.{kind.lower()}"
+            assert Path(download.value.path()).read_bytes().startswith(start)
+        words = notebook.page.locator(".dpk-plot").inner_html()
+        assert "chart" not in words.lower(), "nothing on the page offers to upload"
+        notebook.assert_clean()
+
+
 def test_closing_and_running_again_leave_nothing_behind(lab, browser):
     with lab.open(browser, [START, ALL]) as notebook:
         notebook.run_all()
@@ -382,8 +411,11 @@ def test_axe_finds_no_violation(lab, browser, theme):
             notebook.page.wait_for_selector(".dpk-note-error")
             notebook.page.evaluate(Path(script).read_text())
             found = notebook.page.evaluate(
-                """async () => (await axe.run({include: [['.dpk']]}, {resultTypes: ['violations']}))
-                    .violations.map(v => [v.id, v.impact, v.nodes.map(n => n.html.slice(0, 160))])"""
+                """async () => {
+                    const where = {include: [['.dpk']]}, what = {resultTypes: ['violations']};
+                    const run = await axe.run(where, what);
+                    return run.violations.map(v => [v.id, v.nodes.map(n => n.html.slice(0, 160))])
+                }"""
             )
             notebook.shot(f"components-{theme}")
             assert not found, found

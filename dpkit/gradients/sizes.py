@@ -1,0 +1,74 @@
+"""How many records are worked on at a time: by the cache, and by a budget of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ACTIVATION_BYTES = 4 * 2**20
+"""The largest activation of a microbatch on a CPU: more of it falls out of the cache."""
+
+GRADIENT_BYTES = 32 * 2**20
+"""All per-example gradients of a microbatch on a CPU."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that one record needs: its largest activation, all of them, its gradients."""
+
+    largest: int
+    activations: int
+    gradients: int
+
+    @property
+    def total(self) -> int:
+        """A rough sum: an activation is kept, copied by the layer after it, and differentiated."""
+        return 4 * self.activations + 2 * self.gradients
+
+
+def microbatch_size(need: Footprint, budget: int | None, device: torch.device) -> int:
+    """Records at a time; raises one sentence if not even one fits the budget.
+
+    Without a budget a quarter of the free memory is the limit.
+    """
+    limit = available_memory(device) // 4 if budget is None else budget
+    if need.total > limit:
+        raise MemoryError(
+            f"memory_budget (bytes that the engine may use) is {limit:,}, but one record of this "
+            f"model needs about {need.total:,}: give a larger budget or a smaller model."
+        )
+    size = limit // max(1, need.total)
+    if device.type == "cpu":
+        size = min(size, ACTIVATION_BYTES // max(1, need.largest))
+        size = min(size, GRADIENT_BYTES // max(1, need.gradients))
+    return max(1, size)
+
+
+def available_memory(device: torch.device) -> int:
+    """Free bytes on a device; for a CPU the smaller of the machine's and the container's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = [number for number in (_meminfo(), _container()) if number is not None]
+    return min(free, default=2**32)
+
+
+def _meminfo() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
+    return 1024 * int(found[0]) if found else None
+
+
+def _container() -> int | None:
+    """What a control group (version 2) still allows."""
+    here = Path("/sys/fs/cgroup")
+    try:
+        limit = (here / "memory.max").read_text().strip()
+        used = (here / "memory.current").read_text().strip()
+    except OSError:
+        return None
+    return None if limit == "max" else max(0, int(limit) - int(used))
