@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from dpkit.accountants import Accountant
-from dpkit.mechanisms import Ledger, Mechanism, Neighbours
+from dpkit.checkpoint import Keeper
+from dpkit.mechanisms import Ledger, Mechanism, Neighbours, Release
 from dpkit.methods import Peek, Stepper
 from dpkit.plan import Plan
 
@@ -91,6 +94,8 @@ def train(
     device: str | torch.device | None = None,
     num_examples: int | None = None,
     evaluate_every: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 50,
 ) -> Iterator[Step]:
     """Train `model` in place by `plan` on `data`, yielding a `Step` after each step.
 
@@ -101,6 +106,8 @@ def train(
     it. `num_examples` is the public number of examples that scales a step; by default the data's
     own, which is then treated as public. `evaluate_every` steps the model is measured on test
     data (0: never; by default so often that it costs about a tenth of the training).
+    `checkpoint` is a private file from which the same call goes on after an interruption; it is
+    written, and the next steps are paid for, every `checkpoint_every` steps (see `checkpoint`).
     """
     import torch
 
@@ -117,6 +124,9 @@ def train(
         plan.sampler.expected_batch(size),
     )
     run = _Run(plan, dataset, stepper, where, _streams(seed, where), evaluate_every)
+    run.seed, run.size = seed, size
+    if checkpoint is not None:
+        run.keep(Keeper(checkpoint, checkpoint_every), model)
     return run.steps()
 
 
@@ -137,6 +147,11 @@ class _Run:
         self.inputs, self.targets = data.inputs.to(device), data.targets.to(device)
         self.every = _evaluations(plan, data) if evaluate_every is None else evaluate_every
         self.spend = Spend(plan.neighbours)
+        self.seed: int | None = None
+        self.size = data.num_examples
+        self.start = 0
+        self._keeping: tuple[Keeper, torch.nn.Module] | None = None
+        self._random = _dropout_stream(self.sampling, device)
 
     def steps(self) -> Iterator[Step]:
         """Charge a group, then draw and release its steps one by one."""
@@ -147,8 +162,63 @@ class _Run:
             releases = [plan.method.releases(step) for step in group]
             self.spend.charge(plan.sampler.charge(releases, plan.neighbours))
             for step, released in zip(group, releases, strict=True):
-                peek = self.stepper.step(step, self._gather(next(batches)), released, self.noise)
-                yield self._event(step + 1, peek)
+                batch = next(batches)
+                if step >= self.start:
+                    yield from self._made(step, batch, released)
+        self._kept(plan.steps)
+
+    def _made(self, step: int, batch: Any, released: tuple[Release, ...]) -> Iterator[Step]:
+        """One step: paid for on disk if there is a checkpoint, then drawn, then told."""
+        if self._keeping is not None:
+            keeper, model = self._keeping
+            keeper.before(self, model, step)
+        with self._own_random_numbers():
+            peek = self.stepper.step(step, self._gather(batch), released, self.noise)
+        event = self._event(step + 1, peek)
+        try:
+            yield event
+        except GeneratorExit:
+            self._kept(step + 1)
+            raise
+
+    def keep(self, keeper: Keeper, model: torch.nn.Module) -> None:
+        """Go on from a checkpoint, if there is one, and write it from now on."""
+        self.start = keeper.resume(self, model)
+        self._keeping = keeper, model
+
+    def _kept(self, done: int) -> None:
+        """An orderly end or pause: nothing beyond the steps that are done is paid for."""
+        if self._keeping is not None and done >= self.start:
+            keeper, model = self._keeping
+            keeper.write(self, model, done, done)
+
+    def streams(self) -> dict[str, torch.Tensor]:
+        """The state of a teaching run's streams, for its checkpoint."""
+        return {"noise": self.noise.get_state(), "model": self._random}
+
+    def restore_streams(self, held: dict[str, torch.Tensor]) -> None:
+        """Go on with these streams."""
+        self.noise.set_state(held["noise"])
+        self._random = held["model"]
+
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Let a teaching run's dropout follow its seed, and leave everybody else's stream alone."""
+        if self.seed is None:
+            yield
+            return
+        import torch
+
+        on_gpu = self.device.type == "cuda"
+        get = partial(torch.cuda.get_rng_state, self.device) if on_gpu else torch.get_rng_state
+        put = partial(torch.cuda.set_rng_state, device=self.device) if on_gpu else torch.set_rng_state
+        others = get()
+        put(self._random)
+        try:
+            yield
+        finally:
+            self._random = get()
+            put(others)
 
     def _gather(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
@@ -186,7 +256,34 @@ def _streams(seed: int | None, device: torch.device) -> tuple[np.random.Generato
     sampling, noise = np.random.SeedSequence(seed).spawn(2)
     generator = torch.Generator(device=device)
     generator.manual_seed(int(noise.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    if seed is None and device.type == "cpu":
+        _fill_with_entropy(generator)
     return np.random.default_rng(sampling), generator
+
+
+def _fill_with_entropy(generator: torch.Generator) -> None:
+    """Replace the whole state of a CPU generator: its seeds have 32 bits, which can be tried out.
+
+    The state is torch's own layout: 8 bytes of seed, two counters of 4 bytes, one of 8, then 624
+    words of 8 bytes that each hold 32 bits of a Mersenne twister.
+    """
+    import torch
+
+    state = generator.get_state()
+    words = state[24 : 24 + 624 * 8].view(torch.int64)
+    fresh = np.frombuffer(os.urandom(4 * 624), dtype=np.uint32).astype(np.int64)
+    words.copy_(torch.from_numpy(fresh))
+    generator.set_state(state)
+
+
+def _dropout_stream(sampling: np.random.Generator, device: torch.device) -> torch.Tensor:
+    """The state of a stream for a model's own random numbers, apart from sampling and noise."""
+    import torch
+
+    sequence = sampling.bit_generator.seed_seq
+    assert isinstance(sequence, np.random.SeedSequence)
+    seed = int(sequence.spawn(1)[0].generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.Generator(device=device).manual_seed(seed).get_state()
 
 
 def _as_dataset(data: Data) -> Dataset:

@@ -207,6 +207,15 @@ def test_public_records_are_split_off_and_disjoint(name):
     assert (share - 0.2).abs().max() < 0.01
 
 
+def test_a_class_with_one_record_keeps_it_private():
+    from dpkit.datasets.dataset import assembled
+    from dpkit.datasets.raw import Raw
+
+    x, y = np.arange(20.0).reshape(10, 2), np.array([1] * 9 + [0])
+    data = assembled(Raw("rare", x, y, x, y, ("a", "b")), num_examples=None, public=0.8, seed=0)
+    assert torch.bincount(data.targets).tolist() == [1, 1] and len(data.public_targets) == 8
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.floats(0, 1), st.integers(0, 1))
 def test_stratified_keeps_totals_and_shares(counts, share, spare):

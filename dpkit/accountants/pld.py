@@ -159,7 +159,7 @@ def _bracket(
     for side in _directions(mechanisms):
         low, high = sandwich.bracket(side, counts, delta)
         lower, upper = max(lower, low), max(upper, high)
-    if upper - lower > 0.01 * upper:
+    if not upper - lower <= 0.01 * upper:
         moments = float(rdp.RDP().curve(mechanisms, np.array([counts]), delta)[0])
         if moments < upper:
             return min(lower, moments), moments, "RDP"

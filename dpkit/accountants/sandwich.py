@@ -18,6 +18,7 @@ from dpkit.mechanisms import Mechanism
 from dpkit.mechanisms import grid as grids
 
 _MOST = 1 << 20  # cells of one window; beyond it the grid gets coarser, and the gap wider
+_FINE = 1 << 17  # cells that are spent to resolve the bulk of one loss
 _OUTSIDE = 32.0  # each side of the window holds less than e^-32 of the tilted mass
 _SHARE = 2e-4  # the bracket that is aimed at, as a share of epsilon
 _NOISE = 1e-10  # what rounding in the transform may add to a tail, as a share
@@ -140,8 +141,10 @@ def laid_out(
     saddle, eps, spread = _saddle(mechanisms, counts, spans, delta)
     wanted = _SHARE * max(eps, 1e-3 / saddle)
     step = math.sqrt(8 * wanted / (total * saddle))
-    step = min(step, min(_core(mechanism) for mechanism in mechanisms) / 2)
-    step = max(step, max(sum(span) for span in spans) / _MOST, 24 * spread / _MOST)
+    widest = max(max(sum(span) for span in spans), 24 * spread)
+    core = min(_core(mechanism) for mechanism in mechanisms)
+    step = min(step, max(core / 2, widest / _FINE))
+    step = max(step, widest / _MOST)
     step = _aligned(mechanisms, counts, step)
     cells = tuple((_cells(low, step), _cells(high, step)) for low, high in spans)
     return Layout(saddle if tilt is None else tilt, step, cells)

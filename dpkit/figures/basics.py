@@ -52,11 +52,12 @@ def band(x: ArrayLike, low: ArrayLike, high: ArrayLike, name: str, colour: str) 
     What follows a colon in the name may change without the page taking it for another area.
     """
     floor: Figure = {
-        "type": "scatter", "mode": "none", "x": numbers(x), "y": numbers(low),
-        "hoverinfo": "skip", "showlegend": False, "legendgroup": name.partition(":")[0],
+        "type": "scatter", "mode": "lines", "x": numbers(x), "y": numbers(low),
+        "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False,
+        "legendgroup": name.partition(":")[0],
     }  # fmt: skip
     area = floor | {
-        "y": numbers(high), "fill": "tonexty", "fillcolor": colour, "name": name,
+        "mode": "none", "y": numbers(high), "fill": "tonexty", "fillcolor": colour, "name": name,
         "showlegend": bool(name),
     }  # fmt: skip
     return [floor, area]
@@ -137,9 +138,9 @@ def belief(epsilon: float) -> Figure:
         curve(100 * prior, 100 * after_no, "after a no", WITHOUT, dash="dash", hover=hover),
         curve([0, 100], [0, 100], "", "#888888", dash="dot"),
     ]
-    words = f"odds move by at most<br>e<sup>ε</sup> = {grown:.3g} times"
+    words = f"e<sup>ε</sup> = {grown:.3g}"
     layout = layout_of(
-        "chance of a true yes, before the answer (%)", "after the answer (%)",
+        "belief in a true yes before (%)", "belief after the answer (%)",
         x={"range": [0, 100]}, y={"range": [0, 100]},
     )  # fmt: skip
     layout |= {"annotations": [note_at(98, 3, words, "right", "bottom")], "showlegend": True}

@@ -119,8 +119,8 @@ def losses(
     steps_x, steps_y = np.repeat(ends, 2)[1:-1], np.repeat(np.where(low > 0, low, np.nan), 2)
     under = curve(steps_x, steps_y, "from below", INK, dash="solid")
     under["line"]["width"] = 1.2
-    words = f" ε = {epsilon:.3g}" if math.isfinite(epsilon) else " ε = ∞"
-    notes = [note_at(epsilon, 1, words, "left", "top", yref="paper")] if epsilon <= reach else []
+    words = f"ε = {epsilon:.3g} " if math.isfinite(epsilon) else "ε = ∞ "
+    notes = [note_at(epsilon, 1, words, "right", "top", yref="paper")] if epsilon <= reach else []
     shapes = [upright(epsilon)] if epsilon <= reach else []
     layout |= {"shapes": shapes, "annotations": notes, "showlegend": True}
     return {"data": [*bars, under], "layout": layout}
@@ -172,7 +172,7 @@ def tradeoff(
     if at is not None:
         lines.append(dot(100 * at[0], 100 * at[1], "this test", COLOURS[1]))
     layout = layout_of(
-        "false alarms (%): says “in”, you are out", "misses (%): says “out”, you are in",
+        "false alarms (%)", "misses (%)",
         x={"range": [0, 100], "zeroline": False}, y={"range": [0, 101], "zeroline": False},
     )  # fmt: skip
     return {"data": lines, "layout": layout | {"annotations": notes, "showlegend": True}}

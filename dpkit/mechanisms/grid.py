@@ -60,13 +60,7 @@ def below(mechanism: Any, step: float, low: int, high: int) -> Masses:
     rise = _rise(masses(fine, half, total), step)
     drop = np.maximum(np.append(rise, 0.0), np.append(0.0, rise))
     values, epsilon = fine[::2], half[::2]
-    # Where a point would fall below max(0, 1 - e^eps), which is below every profile, it rests on
-    # that, and so do its neighbours: no chord may climb from there to a point kept high.
-    rests = drop > values + _ROUNDING * _nearby(values)
-    rests[[0, -1]] = True
-    rests[1:] |= rests[:-1].copy()
-    rests[:-1] |= rests[1:].copy()
-    lowered = np.where(rests, 0.0, np.maximum(values - drop, 0.0))
+    lowered = _lowered(values, rise, epsilon, low)
     mass = _convex(lowered, epsilon, values, total)
     for loss, chance in atoms:  # down to a grid point, if they are not on one
         mass[int(np.clip(np.floor(loss / step + 1e-9), -low, high)) + low] += chance
@@ -92,12 +86,37 @@ def _smooth_part(
     return np.where(values > 1e-15, values, 0.0), total, atoms
 
 
-def _nearby(values: np.ndarray) -> np.ndarray:
-    """The largest value at a point or next to it."""
-    near = values.copy()
-    near[1:] = np.maximum(near[1:], values[:-1])
-    near[:-1] = np.maximum(near[:-1], values[1:])
-    return near
+def _lowered(values: np.ndarray, rise: np.ndarray, epsilon: np.ndarray, low: int) -> np.ndarray:
+    """Points whose chords stay below the profile: each under the lowered chords on both sides.
+
+    About eps = 0 the loss may pile up within a cell, and at the ends there is nothing left to
+    lower. The first lowered chord that is good continues as a line to eps = 0; at the ends the
+    points rest on max(0, 1 - e^eps), which is below every profile.
+    """
+    drop = np.maximum(np.append(rise, 0.0), np.append(0.0, rise))
+    good = drop < 0.75 * values
+    good[[0, -1]] = False
+    lowered = np.zeros(len(values))
+    sides = []
+    for sign, count in ((1, len(values) - low), (-1, low + 1)):  # to the right, to the left
+        place = low + sign * np.arange(count)
+        kept = np.flatnonzero(good[place])
+        # A last point that is kept must have a kept neighbour beyond it, or rest as well.
+        last = int(kept[-1]) - 1 if len(kept) else -1
+        bad = np.flatnonzero(~good[place[: max(last, 0)]])
+        first = int(bad[-1]) + 1 if len(bad) else 0
+        if last <= first:
+            sides.append(0.0)
+            continue
+        lowered[place[first:last]] = (values - drop)[place[first:last]]
+        near, next_ = place[first], place[first + 1]
+        reach = np.expm1(epsilon[place[: first + 1]] - epsilon[near])
+        slope = (values[next_] - values[near]) / np.expm1(epsilon[next_] - epsilon[near])
+        line = values[near] - rise[min(near, next_)] + slope * reach
+        lowered[place[:first]] = np.maximum(line[:-1], 0.0)
+        sides.append(float(lowered[low]))
+    lowered[low] = min(sides)
+    return lowered
 
 
 def _rise(mass: np.ndarray, step: float) -> np.ndarray:

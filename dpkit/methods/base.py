@@ -53,6 +53,12 @@ class Stepper(Protocol):
     def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float | None]:
         """Mean loss and accuracy (None without classes) of the present model on public data."""
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint must hold beside the model, such as a momentum."""
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from a state that `state` gave."""
+
 
 class Method(ABC):
     """A training method as a value: what it releases is known before it runs."""

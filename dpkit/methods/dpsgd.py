@@ -103,6 +103,15 @@ class DPSGDStepper:
         """Mean loss and accuracy (None without classes) of the present model on public data."""
         return self.engine.evaluate(inputs, targets)
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint must hold beside the model."""
+        return {} if self._velocity is None else {"velocity": self._velocity}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from a state."""
+        velocity = state.get("velocity")
+        self._velocity = None if velocity is None else velocity.to(self.engine.parameters)
+
     def _descend(self, gradient: torch.Tensor, learning_rate: float) -> None:
         if self.method.momentum:
             if self._velocity is None:

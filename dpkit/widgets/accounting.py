@@ -21,7 +21,7 @@ from dpkit.widgets.pricing import ACCOUNTANTS, RUN, Prices, Setting, published_a
 
 Values = NDArray[np.float64]
 _MOST_STEPS = 1_000_000
-_SOON, _LATER = 0.03, 0.6  # seconds for the curves' points before, and after, all else is shown
+_SOON, _LATER = 0.03, 1.0  # seconds for the curves' points before, and after, all else is shown
 
 
 class AccountantsPanel(Lesson):
@@ -149,7 +149,7 @@ def _over_steps(lines: list[privacy.Priced], ends: dict[str, float]) -> privacy.
 
 def _row(place: int, ends: dict[str, float], bounds: Bounds) -> tuple[str, ...]:
     """One accountant's numbers; an estimate has no side that holds."""
-    accountant, name, _ = ACCOUNTANTS[place]
+    accountant, name, *_ = ACCOUNTANTS[place]
     if name not in ends:
         return (name, "cannot account this setting: see above")
     value = _number(ends[name])

@@ -3,64 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
-import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import traitlets
 
-from dpkit.widgets.board import Part
-
-WORDS = {
-    "number": "{label} needs a number; “{value}” was not used.",
-    "whole": "{label} needs a whole number; {value} was not used.",
-    "range": "{label} must lie between {low} and {high}; {value} was not used.",
-    "value_of": "{label}, value",
-    "done": "{percent} %",
-    "info": "",
-    "warning": "Warning:",
-    "error": "Error:",
-}
-
-
-class Control(Part):
-    """What all controls share: a label, help, a sentence of trouble, and a state that arrives.
-
-    *Guarantee*: a page that (re)appears reports the state it has, and is sent what differs.
-    """
-
-    _live: ClassVar[tuple[str, ...]] = ("value", "disabled", "problem", "shown")
-
-    label = traitlets.Unicode().tag(sync=True)
-    help = traitlets.Unicode().tag(sync=True)
-    problem = traitlets.Unicode().tag(sync=True)
-    disabled = traitlets.Bool().tag(sync=True)
-    words = traitlets.Dict(WORDS).tag(sync=True)
-    live = traitlets.List(traitlets.Unicode()).tag(sync=True)
-
-    def __init__(self, **traits: Any) -> None:
-        """Set the traits in one go and listen to the page."""
-        self._guard = threading.RLock()
-        super().__init__(part=type(self).__name__.lower(), live=list(self._live), **traits)
-        self.on_msg(self._heard)
-
-    def close(self) -> None:
-        """Remove the control from every page; twice is harmless."""
-        if self.comm is not None:
-            self.on_msg(self._heard, remove=True)
-        super().close()
-
-    def _heard(self, _: Any, content: Any, buffers: Any) -> None:
-        """Compare what the page has with what it should have; updates may have been lost."""
-        have = content.get("have") if isinstance(content, dict) else None
-        if isinstance(have, dict):
-            now = json.loads(json.dumps(self.get_state(list(self._live))))
-            missed = [key for key in self._live if have.get(key) != now[key]]
-            if missed:
-                self.send_state(missed)
+from dpkit.widgets.board import Control
 
 
 class Slider(Control):

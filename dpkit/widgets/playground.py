@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 import traceback
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from dpkit.widgets.cells import replace_in_cell
 from dpkit.widgets.face import NO_SCENE, Face
 from dpkit.widgets.panel import TOYS, Controls
 from dpkit.widgets.runner import State
-from dpkit.widgets.session import Session
+from dpkit.widgets.session import Session, rate_for_cores
 
 if TYPE_CHECKING:
     import torch
@@ -314,19 +313,6 @@ class Playground(Board):
         if run is not None and self.session.runner.state is not State.IDLE:
             return run.guarantee
         return self.plan.guarantee(seeded=self.settings.seed is not None)
-
-
-def rate_for_cores() -> float:
-    """Updates a second: 8, or 4 where less than two cores are ours."""
-    cores: float = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, int(quota) / int(period))
-    except (OSError, ValueError):
-        pass
-    return 8.0 if cores >= 2 else 4.0
 
 
 def _dataset(data: Any, settings: Settings) -> Dataset:

@@ -12,17 +12,18 @@ from dpkit.accountants import GDP, PLD, RDP, ZCDP, Accountant, Advanced, Basic, 
 from dpkit.figures.privacy import Answer, Priced
 from dpkit.mechanisms import Gaussian, Ledger, Mechanism, Neighbours, PoissonSampling, Refused
 
-ACCOUNTANTS: tuple[tuple[Accountant, str, int], ...] = (
-    (PLD(), "PLD", 49),
-    (RDP(), "RDP", 49),
-    (Moments(), "moments (2016)", 49),
-    (ZCDP(), "zCDP / tCDP", 49),
-    (GDP(), "GDP: an estimate", 49),
-    (Basic(), "basic", 4),
-    (Advanced(), "advanced", 4),
+ACCOUNTANTS: tuple[tuple[Accountant, str, int, int], ...] = (
+    (PLD(), "PLD", 49, 8),
+    (RDP(), "RDP", 49, 49),
+    (Moments(), "moments (2016)", 49, 49),
+    (ZCDP(), "zCDP / tCDP", 49, 49),
+    (GDP(), "GDP: an estimate", 49, 49),
+    (Basic(), "basic", 4, 1),
+    (Advanced(), "advanced", 4, 1),
 )
-"""Every accountant with its name in the lesson and the points that its curve may take."""
-_CHUNK = 8
+"""Every accountant: its name in the lesson, the points of its curve, and how many go at a time."""
+_ORDER = (1, 2, 3, 4, 0, 5, 6)
+"""Whose points come first: curves that cost next to nothing, then the one that matters."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Setting:
 
     def priced(self, place: int) -> Iterator[Priced]:
         """One accountant's curve growing back from its end; `Refused` if it cannot account it."""
-        accountant, name, points = ACCOUNTANTS[place]
+        accountant, name, points, size = ACCOUNTANTS[place]
         every = np.unique(np.geomspace(1, self.steps, min(points, self.steps)).round().astype(int))
         epsilon = np.array([])
         while len(epsilon) < len(every):
             left = len(every) - len(epsilon)
-            some = every[max(left - (_CHUNK if len(epsilon) else 1), 0) : left]
+            some = every[max(left - (size if len(epsilon) else 1), 0) : left]
             epsilon = np.append(accountant.curve([self.charged], some, self.delta), epsilon)
             yield Priced(name, place, every[-len(epsilon) :], epsilon)
 
@@ -74,7 +75,8 @@ class Prices:
         self.refused: dict[str, str] = {}
         self._lines: dict[int, Priced] = {}
         self._growing = {place: setting.priced(place) for place in range(len(ACCOUNTANTS))}
-        self._round()
+        for place in _ORDER:
+            self._grow(place)
 
     @property
     def lines(self) -> list[Priced]:
@@ -87,16 +89,12 @@ class Prices:
         return {line.name: float(np.asarray(line.epsilon)[-1]) for line in self.lines}
 
     def grow(self, seconds: float) -> bool:
-        """Add points, the cheap curves' first, until all are there or time is up; is more left?"""
+        """Add points until all are there or time is up; tells whether more is left."""
         until = time.perf_counter() + seconds
-        for place in sorted(self._growing, key=lambda place: (place == 0, place)):
+        for place in _ORDER:
             while place in self._growing and time.perf_counter() < until:
                 self._grow(place)
         return bool(self._growing)
-
-    def _round(self) -> None:
-        for place in list(self._growing):
-            self._grow(place)
 
     def _grow(self, place: int) -> None:
         try:

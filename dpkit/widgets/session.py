@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 import time
 import warnings
@@ -156,3 +157,16 @@ class Session:
             self._since.append(self.last)
             self._spent()
         self._ended(state, failure)
+
+
+def rate_for_cores() -> float:
+    """Updates a second: 8, or 4 where less than two cores are ours."""
+    cores: float = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, int(quota) / int(period))
+    except (OSError, ValueError):
+        pass
+    return 8.0 if cores >= 2 else 4.0

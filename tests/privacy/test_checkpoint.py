@@ -1,0 +1,280 @@
+"""Checkpoints: bit for bit with a seed, never the same noise twice without, never under-reported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dpkit as dp
+from dpkit import checkpoint as checkpoints
+from tests.privacy import cases
+from tests.privacy.recording import Recording, listening, smuggled
+
+STEPS, RECORDS = 23, 30
+CHILD = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+from tests.privacy.test_checkpoint import child
+child(*sys.argv[1:])
+"""
+
+
+def plan_of(method=None, steps=STEPS):
+    return dp.Plan(method or dp.DPSGD(1.3, 0.7, 0.2, 0.9), dp.Poisson(0.3, steps), 1e-3,
+                   accountant=dp.RDP())  # fmt: skip
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return smuggled(torch.from_numpy(rng.standard_normal((RECORDS, 6))).float(),
+                    torch.arange(RECORDS) % 3)  # fmt: skip
+
+
+def model():
+    """With dropout: a model's own random numbers must go on as well."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.4), nn.Tanh(), nn.Linear(8, 3))
+
+
+def flat(net):
+    return torch.cat([p.detach().reshape(-1) for p in net.parameters()])
+
+
+def run(path=None, *, seed=None, stop=None, method=None, every=4):
+    """Train afresh or onwards, up to `stop` steps: the model, the log and the last step."""
+    net, log, last = model(), Recording(), None
+    options = {} if path is None else {"checkpoint": path, "checkpoint_every": every}
+    with listening(log):
+        steps = dp.train(net, data(), plan_of(method), seed=seed, **options)
+        for last in steps:
+            if last.step == stop:
+                break
+        steps.close()
+    return net, log, last
+
+
+def crash(path, after, **options):
+    """Leave the files as a power cut within step `after` + 1 would."""
+    held = {}
+
+    def copy(self, *args):
+        original(self, *args)
+        held["bytes"] = path.read_bytes()
+
+    original = checkpoints.Keeper.write
+    checkpoints.Keeper.write = copy
+    try:
+        net, log, last = model(), Recording(), None
+        with listening(log):
+            for last in dp.train(net, data(), plan_of(options.get("method")), checkpoint=path,
+                                 checkpoint_every=4, seed=options.get("seed")):  # fmt: skip
+                if last.step == after:
+                    survived = held["bytes"]
+                    break
+    finally:
+        checkpoints.Keeper.write = original
+    path.write_bytes(survived)
+    return net, log, last
+
+
+@pytest.mark.parametrize("method", cases.METHODS, ids=cases.named)
+def test_a_seeded_run_resumed_equals_the_unbroken_run_bit_for_bit(method, tmp_path):
+    whole, log, last = run(seed=7, method=method)
+    for breaker in (run, crash):
+        path = tmp_path / f"{breaker.__name__}.pt"
+        if breaker is run:
+            run(path, seed=7, stop=9, method=method)
+        else:
+            crash(path, 9, seed=7, method=method)
+        again, _, end = run(path, seed=7, method=method)
+        assert torch.equal(flat(again), flat(whole))
+        assert end.ledger == last.ledger and end.epsilon == last.epsilon
+
+
+def test_a_seed_repeats_dropout_and_leaves_the_global_stream_alone():
+    torch.manual_seed(11)
+    first = flat(run(seed=7)[0])
+    after = torch.rand(4)
+    torch.manual_seed(11)
+    assert torch.equal(torch.rand(4), after), "the global stream was moved"
+    torch.manual_seed(12)
+    assert torch.equal(flat(run(seed=7)[0]), first), "a seed does not repeat dropout"
+
+
+def test_an_orderly_pause_loses_nothing_even_without_a_seed(tmp_path):
+    path = tmp_path / "run.pt"
+    _, log, last = run(path, stop=9)
+    assert checkpoints.read(path) == checkpoints.Progress(9, 9, STEPS, False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, rest, end = run(path)
+    assert len(log.draws) == 9 and len(rest.draws) == STEPS - 9 and end.step == STEPS
+    assert end.ledger == plan_of().ledger() and end.epsilon == plan_of().epsilon()
+    assert list(dp.train(model(), data(), plan_of(), checkpoint=path)) == []
+
+
+def test_a_crash_without_a_seed_is_paid_for_and_not_repeated(tmp_path):
+    path = tmp_path / "run.pt"
+    _, log, _ = crash(path, 10)
+    at = checkpoints.read(path)
+    assert at.done <= 10 <= at.paid and at.paid - at.done == 4
+    with pytest.warns(UserWarning, match="stay paid for and are not repeated"):
+        _, rest, end = run(path)
+    assert len(rest.draws) == STEPS - at.paid and end.step == STEPS
+    assert end.ledger == plan_of().ledger(), "the price stays the planned one"
+    assert len(log.draws) + len(rest.draws) <= end.ledger.steps
+
+
+def test_no_noise_is_ever_drawn_twice_without_a_seed(tmp_path):
+    """Two resumptions of one file, as of a copy, share no noise with each other nor the past."""
+    path = tmp_path / "run.pt"
+    _, log, _ = crash(path, 10)
+    before = path.read_bytes()
+    noises = [d.noise for d in log.draws]
+    for _ in range(2):
+        path.write_bytes(before)
+        with pytest.warns(UserWarning, match="interrupted"):
+            noises += [d.noise for d in run(path)[1].draws]
+    stack = torch.stack(noises)
+    stack = stack / stack.norm(dim=1, keepdim=True)
+    close = stack @ stack.T - torch.eye(len(stack))
+    assert float(close.abs().max()) < 0.9
+    assert b"noise" not in before, "the state of secret noise is on disk"
+
+
+def test_the_spend_is_on_disk_before_the_noise_is_drawn(tmp_path, monkeypatch):
+    path, seen = tmp_path / "run.pt", []
+    original = dp.Gaussian.draw
+
+    def draw(*args):
+        seen.append(checkpoints.read(path).paid)
+        return original(*args)
+
+    monkeypatch.setattr(dp.Gaussian, "draw", draw)
+    for seed in (None, 3):
+        seen.clear()
+        path.unlink(missing_ok=True)
+        run(path, seed=seed, every=5)
+        assert all(paid >= step + 1 for step, paid in enumerate(seen)) and len(seen) == STEPS
+
+
+def test_the_file_is_private_and_complete_or_absent(tmp_path):
+    path = tmp_path / "run.pt"
+    run(path, stop=5)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert "never publish" in torch.load(path, weights_only=True)["private"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
+
+
+def test_other_runs_and_damage_are_refused_in_words(tmp_path):
+    path = tmp_path / "run.pt"
+    run(path, seed=1, stop=5)
+    with pytest.raises(ValueError, match="another seed"):
+        run(path, seed=2)
+    with pytest.raises(ValueError, match="another seed"):
+        run(path)
+    with pytest.raises(ValueError, match="another plan"):
+        run(path, seed=1, method=dp.DPSGD(0.5, 0.7, 0.2, 0.9))
+    with pytest.raises(ValueError, match="other data"):
+        other = data()
+        object.__setattr__(other, "inputs", other.inputs + 1)
+        dp.train(model(), other, plan_of(), seed=1, checkpoint=path)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        run(tmp_path / "nowhere" / "run.pt")
+    with pytest.raises(ValueError, match="checkpoint_every"):
+        run(path, seed=1, every=0)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="count its whole plan as spent"):
+        run(path, seed=1)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="damaged"):
+        run(path, seed=1)
+
+
+def child(path, log, seed):
+    """A run that tells each draw to a log before it makes it; killed from outside."""
+    torch.set_num_threads(1)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    original = dp.Gaussian.draw
+
+    def draw(*args):
+        os.write(out, b".")
+        time.sleep(0.002)
+        return original(*args)
+
+    dp.Gaussian.draw = draw
+    net = model()
+    seeded = None if seed == "None" else int(seed)
+    steps = dp.train(net, data(), plan_of(steps=300), seed=seeded, checkpoint=path,
+                     checkpoint_every=7)  # fmt: skip
+    for _ in steps:
+        pass
+    torch.save(flat(net), path + ".end")
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_killed_at_any_moment_it_resumes_and_never_under_reports(seed, tmp_path):
+    """kill -9 at random moments; 100 of each kind in the long form, a few here."""
+    rng = np.random.default_rng(0 if seed is None else 1)
+    kills, done = (100 if cases.LONG else 3), 0
+    whole = None
+    while done < kills:
+        path, log = tmp_path / f"{done}.pt", tmp_path / f"{done}.log"
+        for attempt in range(4):
+            process = _started(path, log, seed)
+            if attempt < 3 and done < kills:
+                _kill_after(process, log, float(rng.uniform(0, 0.6)))
+                done += 1
+                if path.exists():
+                    drawn = len(log.read_bytes()) if log.exists() else 0
+                    at = checkpoints.read(path)
+                    assert at.done <= at.paid
+                    if seed is None:
+                        assert drawn <= at.paid, "noise was drawn that nobody paid for"
+            else:
+                assert process.wait(120) == 0, process.stderr.read().decode()
+                process.stderr.close()
+                break
+        at = checkpoints.read(path)
+        assert at.done == at.paid == 300
+        if seed is not None:
+            end = torch.load(f"{path}.end", weights_only=True)
+            whole = _unbroken(seed) if whole is None else whole
+            assert torch.equal(end, whole)
+
+
+def _unbroken(seed):
+    net = model()
+    list(dp.train(net, data(), plan_of(steps=300), seed=seed))
+    return flat(net)
+
+
+def _started(path, log, seed):
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(path), str(log), str(seed)], stderr=subprocess.PIPE
+    )
+
+
+def _kill_after(process, log, seconds):
+    """Wait until it draws (or ends), then a random moment more."""
+    size = log.stat().st_size if log.exists() else 0
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.exists() and log.stat().st_size > size:
+            break
+        time.sleep(0.005)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
