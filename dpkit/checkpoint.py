@@ -169,9 +169,10 @@ def _loaded(path: Path) -> dict[str, Any]:
     """The content of a file, read without running anything that it may hold."""
     import torch
 
+    content = io.BytesIO(path.read_bytes())
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as reason:
+        held = torch.load(content, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as reason:
         raise ValueError(
             f"checkpoint {path} cannot be read: it is damaged or no checkpoint of dpkit. What "
             f"its run has spent is unknown: count its whole plan as spent."

@@ -164,14 +164,14 @@ class StretchedWords(Words):
 
         key, counter = os.urandom(16), os.urandom(16)
         self._cipher = Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
-        self._buffer = np.zeros(2 * PAIRS + 4, dtype=np.int32)
+        self._bytes = memoryview(bytearray(8 * PAIRS + 16))
+        self._buffer = np.frombuffer(self._bytes, dtype=np.int32)
 
     def take(self, count: int) -> np.ndarray:
         """The next part of the key stream."""
         if count > 2 * PAIRS:
             return np.concatenate([self.take(2 * PAIRS).copy(), self.take(count - 2 * PAIRS)])
-        data = memoryview(self._buffer).cast("B")
-        self._cipher.update_into(data[: 4 * count], data[: 4 * count + 15])
+        self._cipher.update_into(self._bytes[: 4 * count], self._bytes[: 4 * count + 15])
         return self._buffer[:count]
 
 

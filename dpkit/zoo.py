@@ -42,9 +42,8 @@ def logistic(data: Dataset, seed: int | None = None) -> nn.Module:
 def mlp(data: Dataset, seed: int | None = None, *, hidden: Sequence[int] = (100,)) -> nn.Module:
     """Fully connected layers with ReLU, 784-100-10 on MNIST.
 
-    ReLU and Glorot's start, because they were measured: MNIST at epsilon 3 (batch 600, 15 epochs)
-    gives 94.6% with them, 94.1% with tanh, 94.2% with torch's own start; the spiral 98.5%
-    against 97%.
+    ReLU and Glorot's start, because they were measured: MNIST at epsilon 3 (batch 600, 15 epochs,
+    mean of three seeds) gives 94.6% with both, 94.1% with tanh, 94.2% with torch's own start.
     """
     widths = tuple(hidden)
     for width in widths:
@@ -58,11 +57,12 @@ def mlp(data: Dataset, seed: int | None = None, *, hidden: Sequence[int] = (100,
 
 
 def cnn(data: Dataset, seed: int | None = None) -> nn.Module:
-    """A small tanh CNN for images: 26,010 parameters on MNIST, 9,258 on the 8x8 digits.
+    """A small tanh CNN for images: 26,010 parameters on MNIST, 8,010 on the 8x8 digits.
 
     *Source*: Papernot et al., "Tempered sigmoid activations for deep learning with differential
     privacy" (2021), table of the MNIST network: bounded activations bound the gradients as well.
-    Images under 16 pixels get 3x3 kernels, since 8x8 ones would not fit.
+    Images under 16 pixels, which 8x8 kernels do not fit, get a single layer of 3x3 ones: at
+    epsilon 3 it reached 95.6% on the digits, with a second layer and hidden units 85% to 95%.
     """
     if not data.is_image or min(data.shape[1:]) < _SMALLEST_IMAGE:
         raise ValueError(
@@ -70,11 +70,11 @@ def cnn(data: Dataset, seed: int | None = None) -> nn.Module:
             f"a side at least, but the records of {data.name!r} have shape {data.shape}: choose "
             f"mlp or logistic, or bring images into that shape, as inputs[:, None] does for grey."
         )
-    channels, *sides = data.shape
-    body, features = (_large if min(sides) >= _LARGE_IMAGE else _small)(channels, sides)
+    channels, height, width = data.shape
+    layers = _large if min(height, width) >= _LARGE_IMAGE else _small
     with torch.device("meta"):
-        head = [nn.Flatten(), nn.Linear(features, 32), nn.Tanh(), nn.Linear(32, data.num_classes)]
-    return _started(nn.Sequential(*body, *head), seed)
+        model = nn.Sequential(*layers(channels, height, width, data.num_classes))
+    return _started(model, seed)
 
 
 MODELS: dict[str, Factory] = {"logistic": logistic, "mlp": mlp, "cnn": cnn}
@@ -83,25 +83,22 @@ TITLES = {"logistic": "Logistic regression", "mlp": "MLP (100 ReLU)", "cnn": "Sm
 """The same names as menus show them."""
 
 
-def _large(channels: int, sides: Sequence[int]) -> tuple[list[nn.Module], int]:
-    """Papernot's two strided convolutions with overlapping pools; the features they leave."""
-    with torch.device("meta"):
-        layers: list[nn.Module] = [
-            nn.Conv2d(channels, 16, 8, stride=2, padding=3), nn.Tanh(), nn.MaxPool2d(2, stride=1),
-            nn.Conv2d(16, 32, 4, stride=2), nn.Tanh(), nn.MaxPool2d(2, stride=1),
-        ]  # fmt: skip
-    left = [((side - 2) // 2 + 1 - 1 - 4) // 2 + 1 - 1 for side in sides]
-    return layers, 32 * math.prod(left)
+def _large(channels: int, height: int, width: int, classes: int) -> list[nn.Module]:
+    """Papernot's two strided convolutions with overlapping pools and 32 hidden units."""
+    left = [((side - 2) // 2 - 4) // 2 for side in (height, width)]
+    return [
+        nn.Conv2d(channels, 16, 8, stride=2, padding=3), nn.Tanh(), nn.MaxPool2d(2, stride=1),
+        nn.Conv2d(16, 32, 4, stride=2), nn.Tanh(), nn.MaxPool2d(2, stride=1),
+        nn.Flatten(), nn.Linear(32 * math.prod(left), 32), nn.Tanh(), nn.Linear(32, classes),
+    ]  # fmt: skip
 
 
-def _small(channels: int, sides: Sequence[int]) -> tuple[list[nn.Module], int]:
-    """Two 3x3 convolutions, each halved by average pooling; the features they leave."""
-    with torch.device("meta"):
-        layers: list[nn.Module] = [
-            nn.Conv2d(channels, 16, 3, padding=1), nn.Tanh(), nn.AvgPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1), nn.Tanh(), nn.AvgPool2d(2),
-        ]  # fmt: skip
-    return layers, 32 * math.prod(side // 4 for side in sides)
+def _small(channels: int, height: int, width: int, classes: int) -> list[nn.Module]:
+    """One convolution that keeps the size, an overlapping pool and a linear head."""
+    return [
+        nn.Conv2d(channels, 16, 3, padding=1), nn.Tanh(), nn.MaxPool2d(2, stride=1),
+        nn.Flatten(), nn.Linear(16 * (height - 1) * (width - 1), classes),
+    ]  # fmt: skip
 
 
 def _started(model: nn.Module, seed: int | None) -> nn.Module:

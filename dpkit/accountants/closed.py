@@ -21,6 +21,7 @@ def epsilons(mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float) 
     rows = np.isnan(out) & plain
     if rows.any():
         out[rows] = gaussian_epsilon(np.sqrt(mu2[rows]), delta)
+    out[np.isnan(out) & (_variation(mechanisms, counts) <= delta)] = 0.0
     for row in np.flatnonzero(np.isnan(out)):
         present = np.flatnonzero(counts[row])
         if any(bare[i] for i in present):
@@ -28,6 +29,14 @@ def epsilons(mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float) 
         elif len(present) == 1 and counts[row, present[0]] == 1:
             out[row] = single_epsilon(mechanisms[present[0]], delta)
     return out
+
+
+def _variation(mechanisms: Sequence[Mechanism], counts: np.ndarray) -> np.ndarray:
+    """The sum of delta(0), which delta(0) of the composition never exceeds."""
+    total = np.zeros(len(counts))
+    for column, mechanism in enumerate(mechanisms):
+        total = total + counts[:, column] * float(mechanism.profile(np.zeros(1))[0])
+    return total
 
 
 def gaussian_mu2(

@@ -53,7 +53,7 @@ class PLD(Accountant):
         out[rows] = _contour(mechanisms, counts[rows], delta)
         for row in np.flatnonzero(np.isnan(out)):
             kept = tuple(m for m, count in zip(mechanisms, counts[row], strict=True) if count)
-            out[row] = _bracket(kept, tuple(counts[row][counts[row] > 0].tolist()), delta)[1]
+            out[row] = _upper(kept, tuple(counts[row][counts[row] > 0].tolist()), delta)[0]
         return out
 
     def bounds(self, ledger: Ledger, delta: float) -> Bounds:
@@ -64,7 +64,8 @@ class PLD(Accountant):
         if not math.isnan(value):
             low, high = value * (1 - _CLOSED), value * (1 + _CLOSED)
             return Bounds(low, value, high, "closed form", ledger.relation)
-        lower, upper, method = _bracket(mechanisms, counts, delta)
+        upper, method = _upper(mechanisms, counts, delta)
+        lower = _lower(mechanisms, counts, delta, upper)
         value = float(_contour(mechanisms, np.array([counts], dtype=np.int64), delta)[0])
         if lower <= value <= upper:
             return Bounds(lower, value, upper, "contour, within a sandwich", ledger.relation)
@@ -151,19 +152,23 @@ def _contour(mechanisms: tuple[Mechanism, ...], counts: np.ndarray, delta: float
     return np.maximum(worst, 0.0)
 
 
-def _bracket(
+def _upper(
     mechanisms: tuple[Mechanism, ...], counts: tuple[int, ...], delta: float
-) -> tuple[float, float, str]:
-    """Lower, upper and method, from the sandwich and, where it is tighter, RDP."""
-    lower, upper = 0.0, 0.0
-    for side in _directions(mechanisms):
-        low, high = sandwich.bracket(side, counts, delta)
-        lower, upper = max(lower, low), max(upper, high)
-    if not upper - lower <= 0.01 * upper:
-        moments = float(rdp.RDP().curve(mechanisms, np.array([counts]), delta)[0])
-        if moments < upper:
-            return min(lower, moments), moments, "RDP"
-    return lower, upper, "sandwich"
+) -> tuple[float, str]:
+    """An upper bound and its method: the sandwich or, where it is tighter, RDP."""
+    upper = max(sandwich.upper(side, counts, delta) for side in _directions(mechanisms))
+    moments = float(rdp.RDP().curve(mechanisms, np.array([counts]), delta)[0])
+    return (moments, "RDP") if moments < upper else (upper, "sandwich")
+
+
+def _lower(
+    mechanisms: tuple[Mechanism, ...], counts: tuple[int, ...], delta: float, upper: float
+) -> float:
+    """A lower bound from the sandwich."""
+    if upper == 0.0:
+        return 0.0
+    lower = max(sandwich.lower(side, counts, delta, upper) for side in _directions(mechanisms))
+    return min(lower, upper)
 
 
 def _deltas(

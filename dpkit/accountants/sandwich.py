@@ -16,9 +16,10 @@ from scipy import fft
 
 from dpkit.mechanisms import Mechanism
 from dpkit.mechanisms import grid as grids
+from dpkit.mechanisms import tangents
 
 _MOST = 1 << 20  # cells of one window; beyond it the grid gets coarser, and the gap wider
-_FINE = 1 << 17  # cells that are spent to resolve the bulk of one loss
+_FEW, _MANY = 1 << 12, 1 << 17  # cells: what is spent at least, and to resolve the bulk
 _OUTSIDE = 32.0  # each side of the window holds less than e^-32 of the tilted mass
 _SHARE = 2e-4  # the bracket that is aimed at, as a share of epsilon
 _NOISE = 1e-10  # what rounding in the transform may add to a tail, as a share
@@ -40,34 +41,34 @@ class Composed:
 
     def deltas(self, epsilon: np.ndarray) -> np.ndarray:
         """delta at each epsilon, on the side that this grid stands for."""
-        origin = float(np.sum(self.losses * self.tilted) / np.sum(self.tilted))
-        first, second = self._tails(origin)
         index = np.searchsorted(self.losses, epsilon, side="right")
-        at = np.minimum(index, len(self.losses) - 1)
-        shrunk = np.exp(np.minimum(epsilon - self.losses[at], 0.0))
-        value = np.maximum(first[at] - shrunk * second[at], 0.0)
+        return self._rounded(self._values(index, epsilon), np.asarray(epsilon))
+
+    def _values(self, index: np.ndarray | slice, epsilon: np.ndarray) -> np.ndarray:
+        """delta at each epsilon; `index` names the first loss above it, N for none."""
+        origin = float(np.sum(self.losses * self.tilted) / np.sum(self.tilted))
+        first, second = (np.append(sums, 0.0)[index] for sums in self._tails(origin))
+        ahead = np.append(self.losses, self.losses[-1])[index]
+        value = np.maximum(first - np.exp(np.minimum(epsilon - ahead, 0.0)) * second, 0.0)
         with np.errstate(divide="ignore"):
             log_value = np.log(value) + (self.log_scale - self.tilt * origin)
-        value = np.where(index < len(self.losses), np.exp(np.minimum(log_value, 0.0)), 0.0)
-        return self._rounded(value, np.asarray(epsilon))
+        return np.exp(np.minimum(log_value, 0.0))
 
     def _tails(self, origin: float) -> tuple[np.ndarray, np.ndarray]:
         """Sums over j >= i of the masses m_j and of m_j e^(l_i - l_j), scaled about an origin."""
-        away = self.losses - origin
+        count = len(self.tilted)
+        step = float(self.losses[1] - self.losses[0]) if count > 1 else 1.0
         # Beyond e^600 lies only what no delta worth asking for can reach.
-        weight = self.tilted * np.exp(np.clip(-self.tilt * away, -700.0, 600.0))
+        weight = self.tilted * np.exp(np.clip(-self.tilt * (self.losses - origin), -700, 600))
         first = np.cumsum(weight[::-1])[::-1]
-        second = np.empty_like(weight)
-        step = float(self.losses[1] - self.losses[0]) if len(weight) > 1 else 1.0
-        size, carried = max(int(200.0 / step), 1), 0.0
-        for stop in range(len(weight), 0, -size):  # e^(l_i - l_j) in pieces that do not overflow
-            start = max(stop - size, 0)
-            near = step * np.arange(stop - start)
-            part = np.cumsum((weight[start:stop] * np.exp(-near))[::-1])[::-1]
-            ahead = carried * math.exp(-min(step * (stop - start), 700.0))
-            second[start:stop] = (part + ahead) * np.exp(near)
-            carried = second[start]
-        return first, second
+        # e^(l_i - l_j) in pieces of length 200, which do not overflow; two are enough.
+        size = min(max(int(200.0 / step), 1), count)
+        pieces = np.append(weight, np.zeros(-count % size)).reshape(-1, size)
+        near = step * np.arange(size)
+        part = np.cumsum((pieces * np.exp(-near))[:, ::-1], axis=1)[:, ::-1]
+        ahead = np.append(part[1:, 0], 0.0) * math.exp(-min(step * size, 700.0))
+        second = (part + ahead[:, None]) * np.exp(near)
+        return first, second.ravel()[:count]
 
     def _rounded(self, value: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
         """Outward: rounding, and the mass that the window left out or folded in."""
@@ -81,7 +82,7 @@ class Composed:
         """Where delta is met, on this grid's side; infinite if it never is."""
         if self.infinite >= delta:
             return math.inf
-        values = self.deltas(self.losses)
+        values = self._rounded(self._values(slice(1, None), self.losses), self.losses)
         # Far left the allowance for folded mass drowns the lower side: look from the right.
         index = int(np.append(-1, np.flatnonzero(values > delta))[-1]) + 1
         if index == 0:
@@ -104,19 +105,25 @@ class Layout:
     ranges: tuple[tuple[int, int], ...]
 
 
-def bracket(mechanisms: Pairs, counts: Counts, delta: float) -> tuple[float, float]:
-    """Lower and upper epsilon of one direction; (0, infinity) if the losses reach too far."""
+def upper(mechanisms: Pairs, counts: Counts, delta: float) -> float:
+    """Upper epsilon of one direction; infinite if the losses reach too far."""
     layout = laid_out(mechanisms, counts, delta)
-    if layout is None:
-        return 0.0, math.inf
-    lower, upper = (composed(mechanisms, counts, layout, side) for side in (False, True))
-    low = max(lower.epsilon(delta), 0.0) if lower else 0.0
-    high = max(upper.epsilon(delta), 0.0) if upper else math.inf
-    if upper and high - low > 0.02 * high:
+    side = composed(mechanisms, counts, layout, True) if layout else None
+    return max(side.epsilon(delta), 0.0) if side else math.inf
+
+
+def lower(mechanisms: Pairs, counts: Counts, delta: float, above: float) -> float:
+    """Lower epsilon of one direction; `above` is the upper one, to see how good it is."""
+    layout = laid_out(mechanisms, counts, delta, fine=True)
+    side = composed(mechanisms, counts, layout, False) if layout else None
+    best = max(side.epsilon(delta), 0.0) if side else 0.0
+    if best < 0.98 * above < math.inf:
         # Joined dots move no loss by more than a cell: a cell lower they are below the truth.
-        floor = replace(upper, upper=False, infinite=0.0).epsilon(delta)
-        low = max(low, floor - layout.step * sum(counts))
-    return low, high
+        side = composed(mechanisms, counts, layout, True)
+        if side:
+            low = replace(side, upper=False, infinite=0.0).epsilon(delta)
+            best = max(best, low - layout.step * sum(counts))
+    return best
 
 
 def deltas(mechanisms: Pairs, counts: Counts, epsilon: np.ndarray) -> np.ndarray:
@@ -131,9 +138,16 @@ def deltas(mechanisms: Pairs, counts: Counts, epsilon: np.ndarray) -> np.ndarray
 
 
 def laid_out(
-    mechanisms: Pairs, counts: Counts, delta: float, tilt: float | None = None
+    mechanisms: Pairs,
+    counts: Counts,
+    delta: float,
+    tilt: float | None = None,
+    fine: bool = False,
 ) -> Layout | None:
-    """A tilt near the saddle, and a step whose bracket is about `_SHARE` of epsilon wide."""
+    """A tilt near the saddle, and a step whose bracket is about `_SHARE` of epsilon wide.
+
+    A fine one also resolves the bulk of one loss, which only the lower side needs.
+    """
     total = sum(counts)
     spans = [_span(mechanism, 1e-6 * delta / total) for mechanism in mechanisms]
     if any(math.isinf(sum(span)) for span in spans):
@@ -142,17 +156,19 @@ def laid_out(
     wanted = _SHARE * max(eps, 1e-3 / saddle)
     step = math.sqrt(8 * wanted / (total * saddle))
     widest = max(max(sum(span) for span in spans), 24 * spread)
-    core = min(_core(mechanism) for mechanism in mechanisms)
-    step = min(step, max(core / 2, widest / _FINE))
+    step = min(step, widest / _FEW)
+    if fine:
+        core = min(_core(mechanism) for mechanism in mechanisms)
+        step = min(step, max(core / 2, widest / _MANY))
     step = max(step, widest / _MOST)
     step = _aligned(mechanisms, counts, step)
-    cells = tuple((_cells(low, step), _cells(high, step)) for low, high in spans)
+    cells = tuple(_cells(m, span, step) for m, span in zip(mechanisms, spans, strict=True))
     return Layout(saddle if tilt is None else tilt, step, cells)
 
 
 def composed(mechanisms: Pairs, counts: Counts, layout: Layout, upper: bool) -> Composed | None:
     """Compose all releases on one side of the bracket; None if that takes too wide a window."""
-    lay = grids.above if upper else grids.below
+    lay = grids.above if upper else tangents.below
     parts = [
         lay(mechanism, layout.step, low, high)
         for mechanism, (low, high) in zip(mechanisms, layout.ranges, strict=True)
@@ -173,8 +189,9 @@ def composed(mechanisms: Pairs, counts: Counts, layout: Layout, upper: bool) -> 
     if high - low > 4 * _MOST:
         return None
     size = fft.next_fast_len(high - low + 1, real=True)
+    origin = math.fsum(c * part.origin for part, c in zip(parts, counts, strict=True))
     return Composed(
-        losses=layout.step * np.arange(low, low + size),
+        losses=origin + layout.step * np.arange(low, low + size),
         tilted=np.roll(_power(parts, tilted, counts, size), -(low % size)),
         tilt=layout.tilt,
         log_scale=log_scale,
@@ -271,7 +288,7 @@ def _core(mechanism: Mechanism) -> float:
 def _rough(mechanism: Mechanism, span: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """A coarse grid from above, to find the tilt with."""
     step = sum(span) / 400
-    masses = grids.above(mechanism, step, _cells(span[0], step), _cells(span[1], step))
+    masses = grids.above(mechanism, step, *_cells(mechanism, span, step))
     return masses.losses, np.maximum(masses.mass, 0.0)
 
 
@@ -285,23 +302,27 @@ def _scale(rough: list[tuple[np.ndarray, np.ndarray]], counts: Counts) -> float:
     return math.sqrt(max(total, 1e-300))
 
 
-def _cells(span: float, step: float) -> int:
-    return math.ceil(span / step - 1e-9) + 3  # the outermost cells are given away below
+def _cells(mechanism: Mechanism, span: tuple[float, float], step: float) -> tuple[int, int]:
+    """Cells to the left and right of a grid's origin; the outermost are given away below."""
+    origin = grids.origin_of(mechanism)
+    low, high = span[0] + origin, span[1] - origin
+    return max(math.ceil(low / step), 0) + 3, max(math.ceil(high / step), 0) + 3
 
 
 def _aligned(mechanisms: Pairs, counts: Counts, step: float) -> float:
     """A step no larger that puts the anchors of the most frequent release on grid points.
 
-    One anchor can always be met; among the steps that meet it, the one is taken that brings the
-    others closest to a grid point from above.
+    Its first anchor is its grid's origin and its second can always be met; among the steps that
+    do, the one is taken that brings the others closest to a grid point from above.
     """
     pairs = sorted(zip(counts, mechanisms, strict=True), key=lambda pair: -pair[0])
     for _, mechanism in pairs:
-        anchors = np.array([anchor for anchor in mechanism.anchors if abs(anchor) > step / 2])
-        if len(anchors):
-            unit = float(np.abs(anchors).min())
+        away = np.abs(np.array(mechanism.anchors[1:]) - grids.origin_of(mechanism))
+        away = away[away > step / 2]
+        if len(away):
+            unit = float(away.min())
             least = math.ceil(unit / step - 1e-9)
             steps = unit / np.arange(least, least + 64 + least // 2)
-            off = np.mod(np.divide.outer(anchors, steps) + 1e-7, 1.0).max(axis=0)
+            off = np.mod(np.divide.outer(away, steps) + 1e-7, 1.0).max(axis=0)
             return float(steps[int(np.argmin(np.round(off, 6)))])
     return step

@@ -90,12 +90,12 @@ def _beside(
 
 
 def _others(inputs: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Neighbours for the first record: a real one, of another target if possible, and a made one."""
+    """Neighbours for the first record: a real one of another target, and a made one."""
     differs = (targets != targets[0]).reshape(len(targets), -1).any(1)
     place = max(int(differs.int().argmax()), min(1, len(inputs) - 1))
     beside = slice(place, place + 1)
     first = inputs[:1]
-    made = 1.0 - 3.0 * first if inputs.is_floating_point() else first.flatten().roll(1).view_as(first)
+    made = 1.0 - 3.0 * first if inputs.is_floating_point() else torch.zeros_like(first)
     return [(inputs[beside], targets[beside]), (made, targets[beside])]
 
 

@@ -20,14 +20,12 @@ class Clipping(ABC):
     the record, so that one Gaussian over all parameters can be charged for the sum.
     """
 
-    per_block: bool = False
-
     @abstractmethod
     def factors(self, squares: Tensor, max_grad_norm: float) -> Tensor:
         """Scale of each record from its squared norm in each block.
 
-        *Shapes*: squares (K, B), one row for each block; the result is (B,), or (K, B) where
-        `per_block` holds.
+        *Shapes*: squares (K, B), one row for each block; the result is (B,), or (K, B) with
+        a scale for each block.
         """
 
     def check_blocks(self, blocks: tuple[str, ...]) -> None:  # noqa: B027 - most need no check
@@ -58,7 +56,6 @@ class PerLayer(Clipping):
     """
 
     max_grad_norms: tuple[float, ...] | None = None
-    per_block = True
 
     def __post_init__(self) -> None:
         """Check that every proportion is a positive number."""

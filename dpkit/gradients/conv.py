@@ -64,7 +64,9 @@ class ConvKernel(Kernel):
             gt = g[some].transpose(1, 2)
             for rest in range(min(step, 1 + (kh - 1) * gap)):
                 mine = [r for r in range(kh) if r * gap % step == rest]
-                columns = self._columns(padded[some, rest::step], wide) if mine else None
+                if not mine:
+                    continue
+                columns = self._columns(padded[some, rest::step], wide)
                 for r in mine:
                     first = r * gap // step * wide
                     seen = columns[:, first : first + high * wide]
@@ -138,6 +140,7 @@ class KernelRows(Work):
     """Per-example gradients of a convolution, (kh, B, out, kw, in)."""
 
     def __init__(self, kernel: ConvKernel, rows: Tensor, bias: Tensor | None) -> None:
+        """Hold the gradients and take their norms."""
         self.kernel, self.rows, self.bias = kernel, rows, bias
         parts = [rows[r].flatten(1) for r in range(len(rows))]
         self.squares = row_squares(parts if bias is None else [*parts, bias])
@@ -149,15 +152,17 @@ class KernelRows(Work):
         if self.bias is not None:
             self.bias = zeroed(self.bias, good)
 
-    def add(self, total: Tensor, factors: Tensor) -> None:
+    def add(self, total: Tensor, factors: Tensor, fresh: bool = False) -> None:
         """One matrix-vector product for each kernel row, added in the parameter's own order."""
         high, _, out, wide, channels = self.rows.shape
+        if fresh:
+            total[self.kernel.weight].zero_()
         weight = total[self.kernel.weight].view(out, channels, high, wide)
         for r in range(high):
             part = torch.mv(self.rows[r].flatten(1).t(), factors).view(out, wide, channels)
             weight[:, :, r] += part.transpose(1, 2)
         if self.bias is not None:
-            total[self.kernel.bias].addmv_(self.bias.t(), factors)
+            total[self.kernel.bias].addmv_(self.bias.t(), factors, beta=int(not fresh))
 
 
 def _planar(images: Tensor) -> Tensor:

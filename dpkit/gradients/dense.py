@@ -52,6 +52,7 @@ class Dense(Taped):
     """
 
     def __init__(self, model: nn.Module, loss: PerExampleLoss, units: tuple[Unit, ...]) -> None:
+        """Find the layers of the stack and the activations between them."""
         super().__init__(model, loss, units)
         kernels = {id(kernel.module): kernel for unit in units for kernel in unit.kernels}
         self._modules = _leaves(model)
@@ -69,7 +70,9 @@ class Dense(Taped):
         leaves = _leaves(model)
         stack = leaves[bool(leaves) and _flattens(leaves[0]) :]
         linear = [type(leaf) is nn.Linear for leaf in stack]
-        known = all(fits or type(leaf) in ACTIVATIONS for fits, leaf in zip(linear, stack))
+        known = all(
+            fits or type(leaf) in ACTIVATIONS for fits, leaf in zip(linear, stack, strict=True)
+        )
         after = all(fits or linear[n - 1] for n, fits in enumerate(linear) if n)
         once = len(set(map(id, stack))) == len(stack) == len(set(stack))
         single = all(len(unit.kernels) == 1 for unit in units)

@@ -26,7 +26,7 @@ class EmbeddingKernel(Kernel):
         tokens, g = self._positions(kept, grad)
         rows = g.new_zeros(len(tokens), self.module.num_embeddings, g.shape[-1])
         rows.scatter_add_(1, tokens[:, :, None].expand_as(g), g)
-        return [(self.weight, rows.flatten(1))] if self.weight is not None else []
+        return [] if self.weight is None else [(self.weight, rows.flatten(1))]
 
     def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
         """Pairs of equal tokens, without the table."""
@@ -51,6 +51,7 @@ class Lookups(Work):
     """
 
     def __init__(self, kernel: EmbeddingKernel, tokens: Tensor, grad: Tensor) -> None:
+        """Compare all pairs of positions of each record."""
         self.weight, self.tokens, self.grad = kernel.weight, tokens, grad
         different = tokens[:, :, None] != tokens[:, None, :]
         gram = torch.bmm(grad, grad.transpose(1, 2)).masked_fill_(different, 0.0)
@@ -61,8 +62,10 @@ class Lookups(Work):
         """Zero the gradients of bad records."""
         self.grad = zeroed(self.grad, good)
 
-    def add(self, total: Tensor, factors: Tensor) -> None:
+    def add(self, total: Tensor, factors: Tensor, fresh: bool = False) -> None:
         """Scatter the scaled gradients into the table."""
         g = self.grad * factors[:, None, None]
+        if fresh:
+            total[self.weight].zero_()
         table = total[self.weight].view(-1, g.shape[-1])
         table.index_add_(0, self.tokens.reshape(-1), g.flatten(0, 1))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from dpkit.gradients.checks import check_modules, check_records_apart
+from dpkit.gradients.checks import check_modules, check_records_apart, same_random_numbers
 from dpkit.gradients.clipping import Clipping, Flat
 from dpkit.gradients.dense import Dense
 from dpkit.gradients.fallback import Vmapped, split_rows
@@ -64,6 +66,16 @@ class Engine:
         microbatch: int | None = None,
         memory_budget: int | None = None,
     ) -> None:
+        """Check the model, and make its trainable parameters views of one vector.
+
+        `microbatch` records are worked on at a time; by default what suits the processor's cache
+        and `memory_budget` (bytes; by default a quarter of what is free).
+        """
+        if microbatch is not None and microbatch < 1:
+            raise ValueError(
+                "microbatch (records worked on at a time) must be a whole number in "
+                f"[1, infinity), or None, got {microbatch}."
+            )
         check_modules(model)
         self.model = model
         self.loss = PerExampleLoss(loss)
@@ -76,7 +88,7 @@ class Engine:
         self.leaves = self._flat.leaves
         self.microbatch = microbatch
         self.memory_budget = memory_budget
-        self._size: int | None = None
+        self._size = 0
         self._layout: torch.memory_format | None = None
         units, unknown = find_units(model, self._flat)
         kind = Dense if Dense.handles(model, units) else Taped
@@ -102,13 +114,14 @@ class Engine:
         """
         self._prepare(inputs, targets, max_grad_norm)
         mask = self._as_mask(mask)
-        total, parts = torch.zeros_like(self.parameters), []
+        total, parts = torch.empty_like(self.parameters), []
         for x, y in self._chunks(inputs, targets):
             works, losses = self._source.works(x, y, mask)
-            parts.append(self._add(total, works, losses, max_grad_norm))
+            parts.append(self._add(total, works, losses, max_grad_norm, fresh=not parts))
+        result = self._gathered(total, parts)
         if mask is not None:
             total *= mask
-        return self._gathered(total, parts)
+        return result
 
     @torch.no_grad()
     def transformed_sum(
@@ -119,14 +132,20 @@ class Engine:
         `transform` maps (b, D) to (b, D), row by row; the norms are those of its results.
         """
         self._prepare(inputs, targets, max_grad_norm)
-        total, parts = torch.zeros_like(self.parameters), []
+        total, parts = torch.empty_like(self.parameters), []
         for x, y in self._chunks(inputs, targets):
             rows, losses = self._source.examples(x, y)
             good = torch.isfinite(losses) & torch.isfinite(rows).all(1)
-            rows = transform(torch.where(good[:, None], rows, 0.0))
+            clean = torch.where(good[:, None], rows, 0.0)
+            rows = transform(clean)
+            if rows.shape != clean.shape:
+                raise ValueError(
+                    "transform must keep the shape of the per-example gradients, "
+                    f"{tuple(clean.shape)}, got {tuple(rows.shape)}."
+                )
             works = split_rows(rows, self._source.blocks, None)
             losses = torch.where(good, losses, math.nan)
-            parts.append(self._add(total, works, losses, max_grad_norm))
+            parts.append(self._add(total, works, losses, max_grad_norm, fresh=not parts))
         return self._gathered(total, parts)
 
     @torch.no_grad()
@@ -155,13 +174,17 @@ class Engine:
         works: Sequence[Work | None],
         losses: Tensor,
         max_grad_norm: float,
+        fresh: bool,
     ) -> _Part:
-        """Clip one microbatch's gradients and add them to the total."""
+        """Clip one microbatch's gradients and add them to the total, or make it of them."""
+        if fresh and None in works:
+            total.zero_()
+            fresh = False
         none = torch.zeros_like(losses)
         squares = torch.stack([none if work is None else work.squares for work in works])
         norms = squares.sum(0).sqrt()
         factors = self.clipping.factors(squares, max_grad_norm)
-        good = torch.isfinite(norms) & torch.isfinite(losses)
+        good = torch.isfinite(norms + losses)
         skipped = len(losses) - int(good.sum())
         if skipped:
             factors = torch.where(good, factors, 0.0)
@@ -169,13 +192,13 @@ class Engine:
             if work is not None:
                 if skipped:
                     work.silence(good)
-                work.add(total, factors[number] if self.clipping.per_block else factors)
+                work.add(total, factors[number] if factors.ndim == 2 else factors, fresh)
         return _Part(norms, losses, skipped)
 
     def _gathered(self, total: Tensor, parts: list[_Part]) -> Clipped:
         if not parts:
             nothing = total.new_zeros(0)
-            return Clipped(total, nothing, nothing, 0)
+            return Clipped(total.zero_(), nothing, nothing, 0)
         return Clipped(
             total,
             torch.cat([part.norms for part in parts]),
@@ -202,8 +225,9 @@ class Engine:
                 f"{len(targets)}."
             )
         self._flat.check()
-        if self._size is None and len(inputs):
-            self._probe(inputs, targets)
+        if len(inputs) and not self._size:
+            with same_random_numbers(inputs):
+                self._probe(inputs, targets)
 
     def _probe(self, inputs: Tensor, targets: Tensor) -> None:
         """A look at the first batch: refuse it, or settle how the model is run."""
@@ -214,6 +238,7 @@ class Engine:
         ):
             self._fall_back("some parameter is used outside the layer that holds it")
             self.clipping.check_blocks(self.blocks)
+        self._check_vmap(inputs[:FEW], targets[:FEW])
         if likes_channels_last(self.model, inputs):
             self._layout = torch.channels_last
             try:
@@ -231,9 +256,20 @@ class Engine:
     def _fall_back(self, why: str) -> None:
         warnings.warn(
             f"Per-example gradients by torch.func.vmap, which is slower, because {why}.",
-            stacklevel=4,
+            stacklevel=_frames_inside(),
         )
         self._source = Vmapped(self.model, self.loss, self._flat)
+
+    def _check_vmap(self, inputs: Tensor, targets: Tensor) -> None:
+        if isinstance(self._source, Vmapped):
+            try:
+                self._source.examples(inputs, targets)
+            except RuntimeError as error:
+                raise ValueError(
+                    "This model cannot be clipped record by record: it has a layer that the "
+                    "engine does not know, and torch.func.vmap fails on it. Build it of Linear, "
+                    "Conv, Embedding and normalisation layers, or freeze what cannot be clipped."
+                ) from error
 
     def _as_mask(self, mask: Tensor | None) -> Tensor | None:
         if mask is None:
@@ -244,3 +280,12 @@ class Engine:
                 f"({self.size},), got {tuple(mask.shape)}."
             )
         return mask.to(self.parameters)
+
+
+def _frames_inside() -> int:
+    """Frames from the caller of this function up to the first that is the user's own."""
+    inside = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, depth = frame.f_back, depth + 1
+    return depth

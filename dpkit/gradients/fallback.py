@@ -16,6 +16,7 @@ class Vmapped:
     """The whole model differentiated record by record, all records at once."""
 
     def __init__(self, model: nn.Module, loss: PerExampleLoss, flat: FlatParameters) -> None:
+        """Make a function of all parameters out of the model."""
         self.flat = flat
         self.blocks = _by_module(flat)
         frozen = {
@@ -23,7 +24,7 @@ class Vmapped:
             **dict(model.named_buffers()),
         }
 
-        def one(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        def one(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             outputs = functional_call(model, {**parameters, **frozen}, (x.unsqueeze(0),))
             return loss(outputs, y.unsqueeze(0))[0]
 
@@ -40,9 +41,7 @@ class Vmapped:
         """Per-example gradients (B, D) and losses (B,)."""
         parameters = {
             name: self.flat.vector[place].view(shape)
-            for (name, place), shape in zip(
-                self.flat.slices.items(), self.flat.shapes, strict=True
-            )
+            for (name, place), shape in zip(self.flat.slices.items(), self.flat.shapes, strict=True)
         }
         gradients, losses = self._gradients(parameters, inputs, targets)
         rows = torch.cat([gradients[name].flatten(1) for name in self.flat.names], dim=1)
@@ -58,9 +57,7 @@ def split_rows(
     rows: Tensor, blocks: dict[str, tuple[slice, ...]], mask: Tensor | None
 ) -> list[Work | None]:
     """Per-example gradients (B, D) as one Work for each block."""
-    return [
-        Rows([(place, rows[:, place]) for place in places], mask) for places in blocks.values()
-    ]
+    return [Rows([(place, rows[:, place]) for place in places], mask) for places in blocks.values()]
 
 
 def _by_module(flat: FlatParameters) -> dict[str, tuple[slice, ...]]:

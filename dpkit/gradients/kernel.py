@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +33,18 @@ class Work(ABC):
         """
 
     @abstractmethod
-    def add(self, total: Tensor, factors: Tensor) -> None:
-        """Add every record's gradient times its factor to the flat `total`."""
+    def add(self, total: Tensor, factors: Tensor, fresh: bool = False) -> None:
+        """Add every record's gradient times its factor to the flat `total`.
+
+        With `fresh` what `total` holds in this layer's places is overwritten, not added to.
+        """
 
 
 class Rows(Work):
     """Per-example gradients held as they are."""
 
     def __init__(self, pieces: Sequence[Piece], mask: Tensor | None) -> None:
+        """Apply the flat mask, if there is one, and take the norms."""
         self.pieces = [
             (place, rows if mask is None else rows * mask[place]) for place, rows in pieces
         ]
@@ -50,10 +55,10 @@ class Rows(Work):
         """Zero the rows of bad records."""
         self.pieces = [(place, zeroed(rows, good)) for place, rows in self.pieces]
 
-    def add(self, total: Tensor, factors: Tensor) -> None:
+    def add(self, total: Tensor, factors: Tensor, fresh: bool = False) -> None:
         """One matrix-vector product for each parameter."""
         for place, rows in self.pieces:
-            total[place].addmv_(rows.t(), factors)
+            total[place].addmv_(rows.t(), factors, beta=int(not fresh))
 
 
 class Kernel(ABC):
@@ -63,7 +68,8 @@ class Kernel(ABC):
     """
 
     def __init__(self, module: nn.Module, weight: slice | None, bias: slice | None) -> None:
-        self.module = module
+        """A layer, and where its parameters lie in the flat vector (None: frozen or missing)."""
+        self.module: Any = module
         self.weight = weight
         self.bias = bias
 
@@ -87,11 +93,10 @@ class Kernel(ABC):
 
 def row_squares(pieces: Iterable[Tensor]) -> Tensor:
     """The sum over pieces of the squared norm of each row."""
-    total = None
-    for rows in pieces:
-        square = torch.linalg.vector_norm(rows, dim=1).square_()
-        total = square if total is None else total.add_(square)
-    return total
+    first, *others = (torch.linalg.vector_norm(rows, dim=1).square_() for rows in pieces)
+    for square in others:
+        first.add_(square)
+    return first
 
 
 def zeroed(rows: Tensor, good: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class Outer(Work):
     def __init__(
         self, kernel: LinearKernel, inputs: Tensor, grad: Tensor, mask: Tensor | None
     ) -> None:
+        """Keep the two factors and take the norms of their products."""
         self.weight, self.bias = kernel.weight, kernel.bias
         self.inputs, self.grad, self.mask = inputs, grad, mask
         self.squares = self._squares() if mask is None else self._masked_squares(mask)
@@ -69,18 +70,19 @@ class Outer(Work):
         """Zero both factors: either may hold the infinity."""
         self.inputs, self.grad = zeroed(self.inputs, good), zeroed(self.grad, good)
 
-    def add(self, total: Tensor, factors: Tensor) -> None:
+    def add(self, total: Tensor, factors: Tensor, fresh: bool = False) -> None:
         """Add (factors g)^T a, scaling the narrower of the two matrices."""
         grad, inputs = self.grad, self.inputs
         if self.bias is not None:
-            total[self.bias].addmv_(grad.t(), factors)
+            total[self.bias].addmv_(grad.t(), factors, beta=int(not fresh))
         if self.weight is None:
             return
         if grad.shape[1] <= inputs.shape[1]:
             grad = grad * factors[:, None]
         else:
             inputs = inputs * factors[:, None]
-        total[self.weight].view(grad.shape[1], -1).addmm_(grad.t(), inputs)
+        sums = total[self.weight].view(grad.shape[1], -1)
+        sums.addmm_(grad.t(), inputs, beta=int(not fresh))
 
 
 def _square(rows: Tensor) -> Tensor:

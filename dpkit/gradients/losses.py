@@ -15,6 +15,7 @@ class PerExampleLoss:
     """
 
     def __init__(self, loss: Callable[..., Tensor]) -> None:
+        """Look whether the loss has a `reduction` to switch off."""
         if not callable(loss):
             raise TypeError(
                 "loss must be a function of (outputs, targets), such as "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -19,9 +21,9 @@ class GroupNormKernel(Kernel):
 
     def keep(self, inputs: Tensor, output: Tensor) -> Kept:
         """The input, and the mean and inverse deviation that the forward pass has computed."""
-        kept = inputs.detach()
-        if hasattr(output.grad_fn, "_saved_result2"):
-            return kept, output.grad_fn._saved_result1, output.grad_fn._saved_result2
+        kept, node = inputs.detach(), cast(Any, output.grad_fn)
+        if hasattr(node, "_saved_result2"):
+            return kept, node._saved_result1, node._saved_result2
         return (kept, *self._statistics(kept))
 
     def examples(self, kept: Kept, grad: Tensor) -> list[Piece]:
@@ -59,9 +61,9 @@ class LayerNormKernel(Kernel):
 
     def keep(self, inputs: Tensor, output: Tensor) -> Kept:
         """The input, and the mean and inverse deviation that the forward pass has computed."""
-        kept = inputs.detach()
-        if hasattr(output.grad_fn, "_saved_result2"):
-            return kept, output.grad_fn._saved_result1, output.grad_fn._saved_result2
+        kept, node = inputs.detach(), cast(Any, output.grad_fn)
+        if hasattr(node, "_saved_result2"):
+            return kept, node._saved_result1, node._saved_result2
         dims = tuple(range(-len(self.module.normalized_shape), 0))
         variance, mean = torch.var_mean(kept, dim=dims, correction=0)
         return kept, mean, (variance + self.module.eps).rsqrt()

@@ -38,7 +38,9 @@ class Optimiser(ABC):
 class SGD(Optimiser):
     """Stochastic gradient descent, with momentum if wished: the rule of torch.optim.SGD."""
 
-    momentum: float = knob(0.0, "m", "share of the last move that is kept", 0.0, 1.0, open_high=True)
+    momentum: float = knob(
+        0.0, "m", "share of the last move that is kept", 0.0, 1.0, open_high=True
+    )
     weight_decay: float = knob(0.0, "lambda", "pull of the parameters to zero", 0.0, math.inf)
     nesterov: bool = False
 
@@ -84,7 +86,9 @@ class Adam(Optimiser):
     """
 
     beta1: float = knob(0.9, "beta1", "share of the mean that is kept", 0.0, 1.0, open_high=True)
-    beta2: float = knob(0.999, "beta2", "share of the square that is kept", 0.0, 1.0, open_high=True)
+    beta2: float = knob(
+        0.999, "beta2", "share of the square that is kept", 0.0, 1.0, open_high=True
+    )
     stability: float = knob(
         1e-8, "eps", "constant added to the root of the square", 0.0, math.inf, open_low=True
     )

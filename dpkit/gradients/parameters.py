@@ -14,6 +14,7 @@ class FlatParameters:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        """Move the trainable parameters into one vector, unless they lie in one already."""
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise ValueError(
@@ -24,10 +25,15 @@ class FlatParameters:
         self.leaves = tuple(p for _, p in named)
         self.shapes = tuple(p.shape for p in self.leaves)
         self.slices = _consecutive(self.names, self.leaves)
-        self.vector = _already_flat(self.leaves)
-        if self.vector is None:
-            self.vector = self._flatten()
-        self._addresses = [p.data_ptr() for p in self.leaves]
+        earlier = _already_flat(self.leaves)
+        self.vector = self._flatten() if earlier is None else earlier
+        own = {id(p) for p in self.leaves}
+        self._held = [
+            (module._parameters, name, p, p.data_ptr())
+            for module in model.modules()
+            for name, p in module._parameters.items()
+            if p is not None and id(p) in own
+        ]
 
     def place(self, parameter: Tensor | None) -> slice | None:
         """Where a parameter lies in the vector; None for a frozen or missing one."""
@@ -38,7 +44,10 @@ class FlatParameters:
 
     def check(self) -> None:
         """Raise one sentence if the model's parameters have left the vector since."""
-        if [p.data_ptr() for p in self.leaves] != self._addresses:
+        if any(
+            held.get(name) is not p or p.data_ptr() != address
+            for held, name, p, address in self._held
+        ):
             raise RuntimeError(
                 "The model's parameters have been moved or replaced since the Engine was made: "
                 "move the model to its device and load its weights first, then make the Engine."

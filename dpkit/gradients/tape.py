@@ -61,6 +61,7 @@ class Taped:
     """
 
     def __init__(self, model: nn.Module, loss: PerExampleLoss, units: tuple[Unit, ...]) -> None:
+        """A model, its loss, and its layers by the parameters that they share."""
         self.model = model
         self.loss = loss
         self.units = units

@@ -106,8 +106,9 @@ class SubsampledGaussian(Mechanism):
 
     @property
     def anchors(self) -> tuple[float, ...]:
-        """Where the noise says "not seen" the loss is just above log(1 - q)."""
-        return (math.log1p(-self.sample_rate),) if self.sample_rate < 1 else ()
+        """Little noise says clearly "not seen": the loss piles up just above log(1 - q)."""
+        piles = self.sample_rate < 1 and self.noise_multiplier < 1.5
+        return (math.log1p(-self.sample_rate),) if piles else ()
 
     @property
     def leads(self) -> bool:

@@ -41,7 +41,7 @@ class AccountantsPanel(Lesson):
         """Make the panel, standing on a setting."""
         self.bounds: Bounds | None = None
         self.prices = Prices(setting)
-        self._table, self._unable = Table(), Note(kind="info")
+        self.table, self.note = Table(), Note(kind="info")
         super().__init__(
             _controls(setting),
             {
@@ -49,8 +49,8 @@ class AccountantsPanel(Lesson):
                 "losses": LivePlot(height=300, title="Privacy loss of the whole run"),
                 "tradeoff": LivePlot(height=300, title="What an attacker can do"),
             },
-            self._unable,
-            table=self._table,
+            self.note,
+            table=self.table,
             wide=("epsilon",),
         )  # fmt: skip
 
@@ -95,14 +95,14 @@ class AccountantsPanel(Lesson):
         """Words and numbers, with the lower side that only PLD has."""
         setting, ends = prices.setting, prices.ends
         self.bounds = bounds
-        self._table.show(
+        self.table.show(
             f"ε of {setting.steps:,} steps ({setting.sample_rate * setting.steps:,.3g} epochs) at "
             f"δ = {short(setting.delta)}, neighbours: {setting.relation.value}",
             ("accountant", "at least", "estimate", "at most", "how"),
             [_row(place, ends, bounds) for place in range(len(ACCOUNTANTS))],
         )
         unable = (f"**{name}** is not drawn. {why}" for name, why in prices.refused.items())
-        self._unable.show("\n\n".join(unable), "info")
+        self.note.show("\n\n".join(unable), "info")
         self.said.show(_verdict(ends, bounds))
 
     def _show_attack(self, prices: Prices, fpr: Values, fnr: Values, best: float) -> None:
@@ -196,9 +196,9 @@ class FiveAnswersPanel(Lesson):
     def __init__(self, setting: Setting = RUN) -> None:
         """Compute and show them."""
         self.setting, self.answers = setting, published_answers(setting)
-        self._table = Table()
+        self.table = Table()
         plots = {"answers": LivePlot(height=300, title="One run, five published answers")}
-        super().__init__({}, plots, table=self._table, wide=("answers",))
+        super().__init__({}, plots, table=self.table, wide=("answers",))
 
     def redraw(self) -> None:
         """The figure and a sentence each."""
@@ -208,7 +208,7 @@ class FiveAnswersPanel(Lesson):
             "**Which one would you print?** Nobody has lied: they answer with different "
             "means, and one of them answers a different question."
         )
-        self._table.show(
+        self.table.show(
             f"q = {self.setting.sample_rate:.4g}, σ = {self.setting.noise_multiplier:g}, "
             f"{self.setting.steps:,} steps, δ = {short(self.setting.delta)}",
             ("answer", "ε", "kind", "why"),

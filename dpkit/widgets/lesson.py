@@ -42,7 +42,7 @@ class Lesson(ipywidgets.VBox):
         """Lay the parts out and draw; plots named in `wide` take a row of their own."""
         self.controls, self.plots = dict(controls), dict(plots)
         self.said, self.trouble = Note(), Note(kind="error")
-        self._drawing, self._asked = threading.RLock(), 0
+        self._drawing, self._counting, self._asked = threading.RLock(), threading.Lock(), 0
         self._worker: threading.Thread | None = None
         self._rest_safely = guarded(self.trouble)(self._rest)
         first = [self.plots[name] for name in wide]
@@ -95,19 +95,26 @@ class Lesson(ipywidgets.VBox):
 
     def close(self) -> None:
         """Remove the panel and free all that it held."""
-        self._asked += 1
+        self._ticket()
         self.join(5)
         for part in (self._board, *self._below):
             part.close()
+        layout = self.layout
         super().close()
+        layout.close()
 
     def _turned(self, _: Any) -> None:
-        self._asked += 1
-        mine = self._asked
+        mine = self._ticket()
         with self._drawing:
             if mine == self._asked:  # else a later change waits, and draws for both
                 self.redraw()
                 self._go_on()
+
+    def _ticket(self) -> int:
+        """The number of the latest change; older ones need not be drawn."""
+        with self._counting:
+            self._asked += 1
+            return self._asked
 
     def _go_on(self) -> None:
         """See that a worker is about; where no thread can start, do its work here."""
@@ -149,6 +156,13 @@ class Table(ipywidgets.HTML):
         super().__init__()
         self.add_class("dpk")
         self.add_class("dpkit-table")
+
+    def close(self) -> None:
+        """Remove the table with its style and layout."""
+        style, layout = self.style, self.layout
+        super().close()
+        style.close()
+        layout.close()
 
     def show(self, caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Replace all; the first cell of a row names it, a row of two cells spans the rest."""

@@ -95,7 +95,7 @@ class Controls:
 
     def _choices(self, own_data: bool, own_model: bool) -> dict[str, Any]:
         data = {self.settings.data: "your data"} if own_data else words.DATA
-        model = {self.settings.model: "your model"} if own_model else {k: k for k in zoo.MODELS}
+        model = {self.settings.model: "your model"} if own_model else zoo.TITLES
         menus = {
             "data": data,
             "model": model,

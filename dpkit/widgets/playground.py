@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 import traceback
 from collections.abc import Callable
@@ -62,7 +63,9 @@ class Playground(Board):
         self.error: Exception | None = None
         self._first, self._loaded = asked, (asked.data, asked.num_examples)
         self._loader: threading.Thread | None = None
-        self.session = Session(found, model, device, pause, self._on_drawn, self._on_ended)
+        self.session = Session(
+            found, model, device, pause, self._on_drawn, self._tell, self._on_ended
+        )
         self.session.replan(asked)
         self.controls = Controls(
             asked, self._turned, self._refused, own_data=data is not None, own_model=bool(model)
@@ -152,9 +155,9 @@ class Playground(Board):
     def save_html(self, path: str | Path) -> Path:
         """Write the plots and the guarantee as one page that needs no network."""
         text = f"{self._promise()} Settings: {self.settings.to_string()}"
-        target = Path(path)
-        target.write_text(figures.as_html(self.face.views.named(), "dpkit playground", text))
-        return target
+        page = figures.as_html(self.face.views.named(), "dpkit playground", text)
+        Path(path).write_text(page)
+        return Path(path)
 
     def close(self) -> None:
         """Stop the run and remove the panel with all it holds."""
@@ -323,7 +326,5 @@ def _dataset(data: Any, settings: Settings) -> Dataset:
 
 def _unused(path: Path) -> Path:
     """The path, or the same with a number: a saved file never replaces another."""
-    number, found = 2, path
-    while found.exists():
-        found, number = path.with_stem(f"{path.stem}-{number}"), number + 1
-    return found
+    others = (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(2))
+    return next(p for p in itertools.chain([path], others) if not p.exists())

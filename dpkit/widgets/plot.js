@@ -1,7 +1,9 @@
 // Draws the figure that a LivePlot model holds, in the page's theme, never more than the latest.
 
-const PAGE = (globalThis[Symbol.for("dpkit.plots.1")] ??= { plotly: {}, queue: [], frame: 0 });
-const FRAME_MS = 12; // of a 16 ms frame: several plots may share one, the page stays responsive
+const PAGE = (globalThis[Symbol.for("dpkit.plots.2")] ??= {
+  plotly: {}, queue: [], frame: 0, timer: 0, rest: 0,
+});
+const STILL_MS = 300; // a plot that was not drawn for so long is not part of a stream
 const QUIET_MS = 400; // a page reports what it drew after a pause,
 const SILENT_MS = 5000; // or in the midst of a stream after this long
 const CONFIG = {
@@ -92,15 +94,23 @@ function ask(view) {
 
 function frame() {
   PAGE.frame = 0;
-  const until = performance.now() + FRAME_MS;
-  do {
-    const view = next();
-    if (!view) return;
-    view.waiting = false;
-    view.draw();
-    view.last = performance.now();
-  } while (performance.now() < until);
-  if (PAGE.queue.length) PAGE.frame = requestAnimationFrame(frame);
+  const start = performance.now();
+  const view = next();
+  if (!view) return;
+  // a stream may use half of the time; what was still for a while is drawn at once
+  if (start < PAGE.rest && start - view.last < STILL_MS) {
+    PAGE.queue.push(view);
+    PAGE.timer ||= setTimeout(() => {
+      PAGE.timer = 0;
+      PAGE.frame ||= requestAnimationFrame(frame);
+    }, PAGE.rest - start);
+    return;
+  }
+  view.waiting = false;
+  view.draw();
+  view.last = performance.now();
+  PAGE.rest = view.last + (view.last - start);
+  if (PAGE.queue.length) PAGE.frame ||= requestAnimationFrame(frame);
 }
 
 // the plot that was drawn least recently: what a person turns comes before what streams

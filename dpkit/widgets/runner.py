@@ -30,10 +30,16 @@ class Runner:
     """
 
     def __init__(
-        self, on_step: Callable[[Step], None], on_end: Callable[[State, Exception | None], None]
+        self,
+        on_step: Callable[[Step], None],
+        on_hold: Callable[[], None],
+        on_end: Callable[[State, Exception | None], None],
     ) -> None:
-        """Give the two callbacks; both are called on the runner's thread."""
-        self._on_step, self._on_end = on_step, on_end
+        """Give the callbacks: after each step, when a pause has begun, and at the end.
+
+        All are called on the runner's thread.
+        """
+        self._on_step, self._on_hold, self._on_end = on_step, on_hold, on_end
         self._lock = threading.RLock()
         self._stop, self._go = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -91,7 +97,9 @@ class Runner:
         try:
             for step in make_steps():
                 self._on_step(step)
-                self._go.wait()
+                if not self._go.is_set():
+                    self._on_hold()
+                    self._go.wait()
                 if self._stop.is_set():
                     end = State.STOPPED if step.step < step.steps else State.DONE
                     break

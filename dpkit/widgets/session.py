@@ -35,6 +35,8 @@ _BETWEEN = 4
 class Session:
     """Plans, starts and keeps runs; tells `drawn(step)` at most every `pause` seconds.
 
+    `held()` is told when a pause has begun, `ended(state, error)` when a run is over.
+
     *Guarantee*
     - a run is written into the budget before its first batch is drawn;
     - at most one run is on, and `ended(state, error)` is called once for each.
@@ -47,6 +49,7 @@ class Session:
         device: str | None,
         pause: float,
         drawn: Callable[[Step], None],
+        held: Callable[[], None],
         ended: Callable[[State, Exception | None], None],
     ) -> None:
         """Begin with a data set and no run; `model` None means the one that settings name."""
@@ -55,7 +58,7 @@ class Session:
         self.budget, self.runs = Budget(), list[Run]()
         self.model: torch.nn.Module | None = None
         self.last: Step | None = None
-        self.runner = Runner(self._on_step, self._on_end)
+        self.runner = Runner(self._on_step, held, self._on_end)
         self._lock = threading.RLock()
         self._shown = self._began = 0.0
         self._since: list[Step] = []

@@ -136,11 +136,11 @@ def _regions(model: torch.nn.Module, data: Dataset) -> figures.Figure:
 def _guesses(model: torch.nn.Module, data: Dataset) -> figures.Figure:
     shown = data.test_inputs[:_SHOWN]
     odds = _outputs(model, shown)
-    images = shown.float().mean(1) if shown.dim() == 4 else shown
-    images = images - images.amin((1, 2), keepdim=True)
+    images = data.pixels(shown)
+    images = images.mean(1) if images.ndim == 4 else images
     names = data.classes
     return figures.predictions(
-        images.numpy(),
+        np.asarray(images),
         [names[int(t)] for t in data.test_targets[:_SHOWN]],
         [names[i] for i in odds.argmax(1)],
         [float(p) for p in odds.max(1)],

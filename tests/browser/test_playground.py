@@ -18,20 +18,22 @@ READOUT = ".dpk-note-plain strong"
 
 
 def press(notebook, name):
-    notebook.page.locator(
-        ".dpkit-playground button", has_text=re.compile(f"^{name}$")
-    ).first.click()
+    """Click as a hand does, also on a button that is switched off."""
+    button = notebook.page.locator(".dpkit-playground button", has_text=re.compile(f"^{name}$"))
+    button.first.dispatch_event("click")
 
 
 def progress(notebook):
-    return notebook.page.locator(".dpkit-playground .dpk-progress-part").first.inner_text()
+    return notebook.page.locator(
+        ".dpkit-playground .dpk-progress-part .dpk-unit"
+    ).first.inner_text()
 
 
 def until(notebook, pattern, seconds=30.0):
     """Wait for words of the progress line; milliseconds it took."""
     started = time.perf_counter()
     notebook.page.wait_for_function(
-        "rx => new RegExp(rx).test(document.querySelector('.dpkit-playground .dpk-progress-part')?.innerText || '')",
+        "rx => new RegExp(rx).test(document.querySelector('.dpkit-playground .dpk-progress-part .dpk-unit')?.innerText || '')",
         arg=pattern,
         timeout=1000 * seconds,
     )
@@ -150,7 +152,7 @@ def test_running_the_cell_again_stops_the_old_run(lab, browser):
         notebook.kernel("old = panel")
         notebook.run_cell(0)
         notebook.page.wait_for_function(
-            "() => /Ready/.test(document.querySelector('.dpkit-playground .dpk-progress-part')?.innerText || '')"
+            "() => /Ready/.test(document.querySelector('.dpkit-playground .dpk-progress-part .dpk-unit')?.innerText || '')"
         )
         assert notebook.kernel("print(panel is old, old.session.runner.busy)") == "False False"
         notebook.assert_clean()

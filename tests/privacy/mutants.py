@@ -11,6 +11,7 @@ import contextlib
 import io
 import math
 import multiprocessing
+import os
 import sys
 import time
 import traceback
@@ -23,9 +24,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from _pytest.mark.expression import Expression
 
 import dpkit as dp
-from dpkit import training
+from dpkit import checkpoint, training
 from dpkit.accountants import calibration, rdp
 from dpkit.gradients import Engine
 from dpkit.gradients import clipping as clips
@@ -777,42 +779,124 @@ def _(stack):
 
 
 
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+@mutant("a checkpoint forgets the spend", "a resumed run starts its ledger at zero", "k", True)
+def _(stack):
+    original = training._Run.steps
+
+    def steps(self):
+        for step in original(self):
+            if not self.start:
+                yield step
+                continue
+            length = step.mark[1] - self.start
+            yield training.replace(step, mark=(step.mark[0], max(length, 1)))
+
+    put(stack, training._Run, "steps", steps)
+
+
+@mutant("a resumed run repeats its noise", "the generator's state goes on from the file", "k", True)
+def _(stack):
+    original = checkpoint.Keeper.resume
+
+    def resume(self, run, model):
+        start = original(self, run, model)
+        run.noise.manual_seed(start)
+        return start
+
+    put(stack, checkpoint.Keeper, "resume", resume)
+
+
+@mutant("lost steps made again for free", "a retry after a crash that nobody pays for", "k")
+def _(stack):
+    put(stack, checkpoint.Keeper, "_after_loss", lambda self, held: int(held["done"]))
+
+
+@mutant("paid when the step is done", "the spend reaches the disk after the noise", "k", True)
+def _(stack):
+    def before(self, run, model, step):
+        if step >= self.paid:
+            self.write(run, model, step, step)
+
+    put(stack, checkpoint.Keeper, "before", before)
+
+
+@mutant("resumed with another sigma", "the schedule restarts at step 0 after a resume", "k")
+def _(stack):
+    put(stack, checkpoint.Keeper, "_check", lambda self, held: None)
+
+
+@mutant("a resumed run forgets its momentum", "only the weights are saved", "k")
+def _(stack):
+    put(stack, DPSGDStepper, "restore", lambda self, state: None)
+
+
+@mutant("a resumed run draws its first batches again", "the sampler starts over", "k")
+def _(stack):
+    original = poisson.Poisson.batches
+
+    def batches(self, num_examples, rng):
+        run = sys._getframe(1).f_locals.get("self")
+        start = getattr(run, "start", 0)
+        found = list(original(self, num_examples, rng))
+        yield from found[:start] + found[: len(found) - start]
+
+    drawing(stack, batches)
+
+
 # --- the runner ---------------------------------------------------------------------------------
 
 
-class _Failures:
-    """A pytest plugin that counts what ran and remembers what failed."""
+class _Hunt:
+    """A pytest plugin: of each letter the tests of the net, until the first that fails."""
 
-    def __init__(self) -> None:
-        self.failed: list[str] = []
-        self.ran = 0
+    def __init__(self, letters: str) -> None:
+        self.files = {NET[letter][0]: letter for letter in letters}
+        self.found: dict[str, tuple[int, list[str]]] = {letter: (0, []) for letter in letters}
+
+    def pytest_collection_modifyitems(self, items) -> None:
+        items[:] = [item for item in items if self._wanted(item)]
+
+    def pytest_runtest_setup(self, item) -> None:
+        # A letter that has killed the mutant is done: its other tests are not worth the time.
+        if self.found[self.files[item.path.name]][1]:
+            pytest.skip("this letter has its kill")
 
     def pytest_runtest_logreport(self, report) -> None:
-        self.ran += report.when == "call"
-        if report.failed:
-            self.failed.append(report.nodeid.rpartition("::")[2])
+        letter = self.files[Path(report.fspath).name]
+        ran, failed = self.found[letter]
+        if report.failed and not failed:
+            failed.append(report.nodeid.rpartition("::")[2])
+        self.found[letter] = (ran + (report.when == "call"), failed)
 
-    def pytest_collectreport(self, report) -> None:
-        if report.failed:
-            self.failed.append(f"could not collect {report.nodeid}")
+    def _wanted(self, item) -> bool:
+        words = NET[self.files[item.path.name]][1]
+        return Expression.compile(words).evaluate(lambda word: word in item.name)
+
+
+def _pytest(files: list[str], *options: str, plugins=()) -> str:
+    """Pytest in this process, without the plugins of other packages; what it said."""
+    said = io.StringIO()
+    arguments = [str(HERE / file) for file in files]
+    arguments += ["-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", *options]
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        pytest.main(arguments, plugins=list(plugins))
+    return said.getvalue()
 
 
 def hunted(one: Mutant | None, letters: str) -> dict[str, tuple[int, list[str]]]:
     """Plant a mutant here, run its hunters: tests run and first failure, by letter."""
-    found = {}
+    hunt = _Hunt(letters)
     with ExitStack() as stack:
         if one is not None:
             one.plant(stack)
-        for letter in letters:
-            file, words = NET[letter]
-            plugin = _Failures()
-            quiet = io.StringIO()
-            arguments = [str(HERE / file), "-q", "-x", "-k", words, "-p", "no:cacheprovider",
-                         "--tb=no", "--no-header", "-p", "no:xdist"]  # fmt: skip
-            with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-                pytest.main(arguments, plugins=[plugin])
-            found[letter] = (plugin.ran, plugin.failed)
-    return found
+        said = _pytest(list(hunt.files), plugins=[hunt])
+    idle = [letter for letter, (ran, failed) in hunt.found.items() if not (ran or failed)]
+    if idle:
+        raise RuntimeError(f"no test of {idle} ran: {said[-2000:]}")
+    return hunt.found
 
 
 def _child(number: int, letters: str) -> tuple[int, dict[str, tuple[int, list[str]]], float]:
@@ -826,21 +910,31 @@ def _child(number: int, letters: str) -> tuple[int, dict[str, tuple[int, list[st
     return number, found, time.monotonic() - start
 
 
-def run(chosen: list[int], letters: str = "", processes: int = 2, out=print) -> list[str]:
+def _told(line: str) -> None:
+    print(line, flush=True)
+
+
+def _task(work: tuple[int, str]):
+    return _child(*work)
+
+
+def run(chosen: list[int], letters: str = "", processes: int = 2, out=_told) -> list[str]:
     """Hunt the chosen mutants, print the table, and name those that got away."""
     escaped = []
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    _pytest([file for file, _ in NET.values()], "--collect-only")  # imported once, for all forks
     # A fresh fork for each: nothing planted in one may be seen by the next.
     with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
         work = [(number, letters) for number in chosen]
-        for number, found, seconds in pool.starmap(_child, work, chunksize=1):
+        for number, found, seconds in pool.imap_unordered(_task, work, chunksize=1):
             kills = [letter for letter, (_, failed) in found.items() if failed]
             name = MUTANTS[number].name if number >= 0 else "(nothing planted)"
             if number >= 0 and (not set(kills) - {"c"} or "!" in found):
                 escaped.append(name)
-            first = next((f[0] for _, f in found.values() if f), "")
+            first = next((f[0] for _, f in found.values() if f), "")[-70:]
             ran = sum(ran for ran, _ in found.values())
             marks = "".join(x if x in kills else "." if x in found else " " for x in [*NET, "!"])
-            out(f"{name:38} {marks} {ran:4d} tests {seconds:5.1f} s  {first[:70]}")
+            out(f"{name:38} {marks} {ran:4d} tests {seconds:5.1f} s  {first}")
     return escaped
 
 

@@ -185,7 +185,7 @@ def test_other_runs_and_damage_are_refused_in_words(tmp_path):
     with pytest.raises(ValueError, match="another seed"):
         run(path)
     with pytest.raises(ValueError, match="another plan"):
-        run(path, seed=1, method=dp.DPSGD(0.5, 0.7, 0.2, 0.9))
+        run(path, seed=1, method=dp.DPSGD(1.4, 0.7, 0.2, 0.9))
     with pytest.raises(ValueError, match="other data"):
         other = data()
         object.__setattr__(other, "inputs", other.inputs + 1)
@@ -216,7 +216,7 @@ def child(path, log, seed):
     dp.Gaussian.draw = draw
     net = model()
     seeded = None if seed == "None" else int(seed)
-    steps = dp.train(net, data(), plan_of(steps=300), seed=seeded, checkpoint=path,
+    steps = dp.train(net, data(), plan_of(dp.DPSGD(4.0, 0.7, 0.2, 0.9), 300), seed=seeded, checkpoint=path,
                      checkpoint_every=7)  # fmt: skip
     for _ in steps:
         pass
@@ -256,7 +256,7 @@ def test_killed_at_any_moment_it_resumes_and_never_under_reports(seed, tmp_path)
 
 def _unbroken(seed):
     net = model()
-    list(dp.train(net, data(), plan_of(steps=300), seed=seed))
+    list(dp.train(net, data(), plan_of(dp.DPSGD(4.0, 0.7, 0.2, 0.9), 300), seed=seed))
     return flat(net)
 
 

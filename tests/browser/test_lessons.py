@@ -1,0 +1,158 @@
+"""The lessons as a person meets them: both notebooks, sliders that move plots, a reload, the keys."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from pathlib import Path
+
+import pytest
+from harness import summary
+
+pytestmark = pytest.mark.browser
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+FIRST, SECOND = NOTEBOOKS / "01_what_is_dp.ipynb", NOTEBOOKS / "03_accountants.ipynb"
+PANEL = "from dpkit.widgets.{} import {}\npanel = {}()\npanel"
+ALL = PANEL.format("accounting", "AccountantsPanel", "AccountantsPanel")
+LINE = "[data-title^='{}'] .scatterlayer .trace path.js-line"
+ROOM = 600 if os.environ.get("CI") else 400  # ms; the bar is about 100 on a quiet machine
+
+
+def drawn(notebook, plots):
+    """Wait until this many plots stand in the page."""
+    notebook.page.wait_for_function(
+        "n => document.querySelectorAll('.dpkit-lesson .dpk-plot[data-drawn]').length >= n",
+        arg=plots,
+        timeout=60_000,
+    )
+
+
+def in_step(notebook):
+    """Wait until the page shows what the kernel shows: words and every plot's revision."""
+    assert notebook.kernel("print(panel.join(60))") == "True"
+    said = notebook.kernel("print(panel.said.text.replace('**', ''))")
+    revisions = notebook.kernel(
+        "import json; print(json.dumps({p.title: str(p.revision) for p in panel.plots.values()}))"
+    )
+    notebook.page.wait_for_function(
+        """([said, revisions]) => {
+            const note = document.querySelector('.dpkit-lesson .dpk-note');
+            const plots = [...document.querySelectorAll('.dpkit-lesson .dpk-plot')];
+            return note?.innerText === said && plots.every(
+                p => p.dataset.drawn === revisions[p.dataset.title]) }""",
+        arg=[said, __import__("json").loads(revisions)],
+        timeout=15_000,
+    )
+
+
+@pytest.mark.parametrize(("path", "panels", "plots"), [(FIRST, 4, 8), (SECOND, 2, 4)])
+def test_the_notebooks_as_they_are_shipped(lab, browser, path, panels, plots):
+    with lab.open(browser, path, height=2400) as notebook:
+        notebook.run_all()
+        drawn(notebook, plots)
+        assert notebook.page.locator(".dpkit-lesson").count() == panels
+        assert notebook.page.locator("text=Not answered yet").count() == 3
+        notebook.shot(f"lesson-{path.stem}")
+        notebook.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("module", "panel", "label", "plot"),
+    [
+        ("lessons", "RandomisedResponsePanel", "Chance of a true answer", "What one answer"),
+        ("lessons", "NoisePanel", "Noise scale", "What is published"),
+        ("lessons", "HypothesisPanel", "Noise scale", "All tests"),
+        ("lessons", "CompositionPanel", "Noise scale", "What k releases"),
+        ("accounting", "AccountantsPanel", "Noise multiplier σ", "ε over the steps"),
+        ("accounting", "AccountantsPanel", "Steps T", "ε over the steps"),
+    ],
+)
+def test_a_slider_moves_its_plot_at_once(lab, browser, module, panel, label, plot):
+    with lab.open(browser, [PANEL.format(module, panel, panel)]) as notebook:
+        notebook.run_all()
+        drawn(notebook, 1)
+        times = notebook.latencies(label, LINE.format(plot), 24)
+        print(f"{panel}, {label} to changed plot: {summary(times)}")
+        assert statistics.median(times) < ROOM
+        in_step(notebook)
+        notebook.kernel("panel.check()")
+        notebook.assert_clean()
+
+
+def test_a_burst_of_keys_ends_where_the_kernel_ends(lab, browser):
+    with lab.open(browser, [ALL]) as notebook:
+        notebook.run_all()
+        drawn(notebook, 3)
+        track = notebook.control("Noise multiplier σ", "input[type=range]")
+        track.focus()
+        for _ in range(25):
+            notebook.page.keyboard.press("ArrowRight")
+        in_step(notebook)
+        shown = notebook.control("Noise multiplier σ", "input.dpk-number").input_value()
+        assert float(shown) > 2
+        assert notebook.kernel("print(panel.prices.setting.noise_multiplier)") == str(float(shown))
+        notebook.kernel("panel.check()")
+        notebook.assert_clean()
+
+
+def test_a_refused_accountant_says_why_and_comes_back(lab, browser):
+    with lab.open(browser, [ALL]) as notebook:
+        notebook.run_all()
+        drawn(notebook, 3)
+        legend = notebook.page.locator("[data-title^='ε over'] .dpk-legend")
+        assert "GDP: an estimate" in legend.inner_text()
+        choice = notebook.control("Neighbours", "select")
+        choice.select_option("REPLACE_ONE")
+        notebook.page.wait_for_selector(".dpkit-lesson .dpk-note-info >> text=GDP knows Gaussian")
+        assert "GDP" not in legend.inner_text()
+        notebook.shot("lesson-refused")
+        choice.select_option("ADD_REMOVE")
+        notebook.page.wait_for_function(
+            "() => /GDP/.test(document.querySelector(\"[data-title^='ε over'] .dpk-legend\").innerText)"
+        )
+        in_step(notebook)
+        notebook.assert_clean()
+
+
+def test_what_cannot_be_is_refused_in_words_and_changes_nothing(lab, browser):
+    with lab.open(browser, [ALL]) as notebook:
+        notebook.run_all()
+        drawn(notebook, 3)
+        before = notebook.kernel("print(panel.setting)")
+        box = notebook.control("Sample rate q", "input.dpk-number")
+        box.fill("1.5")
+        box.press("Enter")
+        trouble = notebook.page.locator(".dpk-slider-part .dpk-trouble").first
+        assert "must lie between" in trouble.inner_text()
+        assert notebook.kernel("print(panel.setting)") == before
+        notebook.assert_clean()
+
+
+def test_a_reload_shows_the_present_state(lab, browser):
+    with lab.open(browser, [ALL]) as notebook:
+        notebook.run_all()
+        drawn(notebook, 3)
+        notebook.kernel("panel.turn(noise_multiplier=3.3, steps=500); panel.join()")
+        notebook.reload()
+        drawn(notebook, 3)
+        in_step(notebook)
+        value = notebook.control("Noise multiplier σ", "input.dpk-number").input_value()
+        assert value == "3.3"
+        caption = notebook.page.locator(".dpkit-table caption").inner_text()
+        assert "500 steps" in caption
+        assert notebook.page.locator(".dpkit-table th[scope=row]").count() == 7
+        assert notebook.page.locator(".dpkit-table th[scope=col]").count() == 5
+        notebook.assert_clean()
+
+
+def test_running_the_cell_again_closes_the_old_panel(lab, browser):
+    count = "import ipywidgets.widgets.widget as w; print(len(w._instances))"
+    with lab.open(browser, [ALL]) as notebook:
+        notebook.run_all()
+        drawn(notebook, 3)
+        before = notebook.kernel(count)
+        notebook.run_cell(0)
+        drawn(notebook, 3)
+        assert notebook.kernel(count) == before
+        in_step(notebook)
+        notebook.assert_clean()
