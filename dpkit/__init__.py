@@ -26,9 +26,11 @@ _HOMES = {
     "knobs": ("Knob", "knob", "turned"),
     "plan": ("Plan",),
     "training": ("Step", "train"),
+    "auditing": ("Audit", "audit"),
 }
 _MODULES = (
     "accountants",
+    "auditing",
     "datasets",
     "figures",
     "gradients",
@@ -43,7 +45,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*_HOME_OF, *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from dpkit import datasets, figures, gradients, schedules, widgets, zoo  # noqa: F401
+    from dpkit import auditing, datasets, figures, gradients, schedules, widgets, zoo  # noqa: F401
     from dpkit.accountants import (  # noqa: F401
         GDP,
         PLD,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
         Basic,
         Moments,
     )
+    from dpkit.auditing import Audit, audit  # noqa: F401
     from dpkit.knobs import Knob, knob, turned  # noqa: F401
     from dpkit.mechanisms import (  # noqa: F401
         Access,

@@ -172,7 +172,14 @@ def _loaded(path: Path) -> dict[str, Any]:
     content = io.BytesIO(path.read_bytes())
     try:
         held = torch.load(content, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as reason:
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        pickle.UnpicklingError,
+    ) as reason:
         raise ValueError(
             f"checkpoint {path} cannot be read: it is damaged or no checkpoint of dpkit. What "
             f"its run has spent is unknown: count its whole plan as spent."

@@ -17,7 +17,10 @@ PAIRS = 1 << 16
 """Pairs of values made at a time: few calls, in arrays that about fit a core's own cache."""
 
 RARE = 1 << 12
-"""Radius words nearer to zero than this, of 2^31, get 53 more random bits."""
+"""Radius words below this, of 2^31, get 53 more random bits."""
+
+UNIT = 2.0**-13
+"""The unit in which radii are kept until they meet their cosine."""
 
 
 class Noise:
@@ -39,72 +42,79 @@ class Noise:
         """The system's entropy for None; a teaching run's repeatable stream for a seed."""
         self.seed = seed
         self._words = _secret_words() if seed is None else SeededWords(seed)
-        self._kept: Tensor | None = None
+        self._kept: dict[tuple[int, torch.dtype], tuple[Tensor, ...]] = {}
 
     def added(self, total: Tensor, std: float) -> Tensor:
         """A new tensor, `total` plus independent normal noise of standard deviation `std`.
 
         *Shapes*: any; the result has the shape, dtype and device of `total`.
         """
+        return self.add_(total.contiguous().clone(), std)
+
+    def add_(self, total: Tensor, std: float) -> Tensor:
+        """Add independent normal noise of standard deviation `std` to `total` in place."""
         if not 0 <= std < math.inf:
             raise ValueError(
                 f"std (standard deviation of the noise) must lie in [0, infinity), got {std}."
             )
-        out = total.clone()
-        if std > 0:
-            flat = out.view(-1)
+        if std > 0 and total.numel():
+            flat = total.view(-1)
             if total.device.type == "cpu":
                 self._add_on_cpu(flat, std)
             else:
                 flat.add_(self._drawn_on_device(flat), alpha=std)
-        return out
+        return total
 
     def _add_on_cpu(self, flat: Tensor, std: float) -> None:
         """Box and Muller 1958: r cos(t) and r sin(t), with r^2 = -2 log(u), t uniform."""
         import torch
 
-        for start in range(0, flat.numel(), 2 * PAIRS):
-            piece = flat[start : start + 2 * PAIRS]
+        for piece in flat.split(2 * PAIRS):
             half = (piece.numel() + 1) // 2
-            rest = piece.numel() - half
-            radius, angle, turned = self._arrays(half, piece)
-            self._polar(radius, angle, std)
-            piece[:half].addcmul_(torch.cos(angle, out=turned), radius)
-            piece[half:].addcmul_(torch.sin(angle, out=turned)[:rest], radius[:rest])
+            radius, angle, turned = self._polar(half, piece)
+            piece[:half].addcmul_(torch.cos(angle, out=turned), radius, value=UNIT * std)
+            rest = piece[half:]
+            torch.sin(angle, out=turned)
+            rest.addcmul_(turned[: len(rest)], radius[: len(rest)], value=UNIT * std)
 
-    def _polar(self, radius: Tensor, angle: Tensor, std: float) -> None:
-        """Fill with radii (times std) and angles in [0, 2 pi)."""
+    def _polar(self, count: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Radii (in UNIT) and angles in [0, 2 pi) of `count` pairs, and room for a third array."""
         import torch
 
-        count = len(radius)
+        radius, angle, turned, pi, scale = self._arrays(count, like)
         words = torch.from_numpy(self._words.take(2 * count))
-        torch.add(radius.new_tensor(math.pi), angle.copy_(words[:count]),
-                  alpha=2 * math.pi * 2.0**-32, out=angle)  # fmt: skip
-        radius.copy_(words[count:])
-        torch.addcmul(radius.new_zeros(()), radius, radius, value=2.0**-62, out=radius)
-        rare = float(radius.amin()) < (RARE * 2.0**-31) ** 2
-        # float32 knows few values of u near one, that is of radii near zero: a speck of the
-        # angle, below the rounding of log(u^2), stands for the bits that are missing there.
-        radius.log_().sub_(angle, alpha=2.0**-26).mul_(-std * std).sqrt_()
+        first, second = words.split(count)
+        torch.add(pi, angle.copy_(first), alpha=2 * math.pi * 2.0**-32, out=angle)
+        second.bitwise_and_(2**31 - 1)
+        torch.mul(radius.copy_(second), scale, out=radius)
+        rare = second.amin().item() < RARE
+        # r^2 = angle - 2^27 log(u), in units of 2^-26. float32 knows few values of u near one,
+        # that is of radii near zero: the angle, a speck below the rounding of the logarithm,
+        # stands for the bits that are missing there.
+        torch.sub(angle, radius.log_(), alpha=2 / UNIT**2, out=radius).sqrt_()
         if rare:
-            self._refine(radius, words[count:], std)
+            self._refine(radius, second)
+        return radius, angle, turned
 
     def _arrays(self, count: int, like: Tensor) -> tuple[Tensor, ...]:
-        """Three working arrays, kept because fresh memory costs more than the arithmetic."""
-        if self._kept is None or self._kept.dtype != like.dtype or self._kept.shape[1] < count:
-            self._kept = like.new_empty(3, count)
-        return self._kept[0, :count], self._kept[1, :count], self._kept[2, :count]
+        """Working arrays, kept because fresh memory costs more than the arithmetic."""
+        key = (count, like.dtype)
+        if key not in self._kept:
+            if len(self._kept) > 3:
+                self._kept.clear()
+            arrays = like.new_empty(3, count).unbind()
+            self._kept[key] = (*arrays, like.new_tensor(math.pi), like.new_tensor(2.0**-31))
+        return self._kept[key]
 
-    def _refine(self, radius: Tensor, words: Tensor, std: float) -> None:
-        """Draw again, finely, the radii whose word lies within RARE of zero."""
+    def _refine(self, radius: Tensor, words: Tensor) -> None:
+        """Draw again, finely, the radii whose word is below RARE."""
         import torch
 
-        places = torch.nonzero((words >= -RARE) & (words < RARE)).squeeze(1)
-        word = words[places].double()
-        cell = torch.where(word >= 0, word, -word - 1)
+        places = torch.nonzero(words < RARE).squeeze(1)
+        cell = words[places].double()
         extra = torch.from_numpy(self._words.take(2 * len(places)).view(np.int64))
-        fraction = ((extra >> 11) & (2**53 - 1)).double().add_(0.5).mul_(2.0**-53)
-        fine = ((cell + fraction) * 2.0**-31).log_().mul_(-2 * std * std).sqrt_()
+        fraction = (extra >> 11).bitwise_and_(2**53 - 1).double().add_(0.5).mul_(2.0**-53)
+        fine = ((cell + fraction) * 2.0**-31).log_().mul_(-2.0).sqrt_().div_(UNIT)
         radius[places] = fine.to(radius.dtype)
 
     def keyed(self, device: torch.device) -> torch.Generator:
@@ -152,27 +162,35 @@ class SystemWords(Words):
 
 
 class StretchedWords(Words):
-    """The operating system's entropy, stretched by AES-128 in counter mode.
+    """The operating system's entropy, stretched by AES-128 in counter mode (that of GCM).
 
     The buffer is encrypted onto itself: words are running sums (exclusive or) of the key stream,
     which are as uniform and independent as the key stream, and no zeros have to be read.
     """
 
     def __init__(self) -> None:
-        """A key and a counter that nobody else knows."""
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-        key, counter = os.urandom(16), os.urandom(16)
-        self._cipher = Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
+        """A key and a nonce that nobody else knows."""
         self._bytes = memoryview(bytearray(8 * PAIRS + 16))
         self._buffer = np.frombuffer(self._bytes, dtype=np.int32)
+        self._renew()
 
     def take(self, count: int) -> np.ndarray:
         """The next part of the key stream."""
         if count > 2 * PAIRS:
             return np.concatenate([self.take(2 * PAIRS).copy(), self.take(count - 2 * PAIRS)])
+        if self._left < 4 * count:
+            self._renew()
+        self._left -= 4 * count
         self._cipher.update_into(self._bytes[: 4 * count], self._bytes[: 4 * count + 15])
         return self._buffer[:count]
+
+    def _renew(self) -> None:
+        """A fresh key, long before GCM's limit of 64 GB for one."""
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+        mode = modes.GCM(os.urandom(12))
+        self._cipher = Cipher(algorithms.AES(os.urandom(16)), mode).encryptor()
+        self._left = 2**32
 
 
 def _secret_words() -> Words:

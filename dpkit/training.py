@@ -211,7 +211,9 @@ class _Run:
 
         on_gpu = self.device.type == "cuda"
         get = partial(torch.cuda.get_rng_state, self.device) if on_gpu else torch.get_rng_state
-        put = partial(torch.cuda.set_rng_state, device=self.device) if on_gpu else torch.set_rng_state
+        put = (
+            partial(torch.cuda.set_rng_state, device=self.device) if on_gpu else torch.set_rng_state
+        )
         others = get()
         put(self._random)
         try:

@@ -647,3 +647,24 @@ def test_optimisers_that_are_refused() -> None:
         SGD(nesterov=True)
     with pytest.raises(ValueError, match="momentum"):
         SGD(momentum=1.0)
+
+
+def test_parameters_that_the_loss_does_not_reach_have_no_gradient() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.idle = Words(tied=True), nn.Linear(3, 3)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.words.table(tokens).mean(1)
+
+    model, tokens = Idle().double(), torch.randint(0, 13, (6, 7))
+    y = torch.randint(0, 6, (6,))
+    reference = clipped(rows_of(model, tokens, y)[0], 0.1)
+    engine = Engine(model, ce)
+    for _ in range(2):
+        total = engine.clipped_sum(tokens, y, 0.1).total
+        assert distance(total, reference) < 1e-12
+        assert not total[engine.slices["idle.weight"]].any()
+        total.fill_(math.nan)  # so that memory handed out again is seen
+        del total

@@ -158,6 +158,11 @@ def test_the_noise_panel_says_the_delta_of_its_mechanism(make):
     assert f"{delta:.2g}".replace("e-0", "e-") in panel.said.text
     point = panel.plots["profile"].figure["data"][-1]
     assert (point["x"], point["y"]) == ([0.7], [pytest.approx(delta)])
+    floor, top = panel.plots["outputs"].figure["data"][:2]
+    rise = np.array(top["y"]) - np.array(floor["y"])
+    shaded = float((rise[1:] + rise[:-1]) @ np.diff(top["x"]) / 2)
+    reach = float(panel.count.errors(panel._grid[-1])[0])  # what lies right of the plot
+    assert shaded == pytest.approx(delta, abs=reach + 1e-3)
     panel.check()
 
 
@@ -196,6 +201,36 @@ def test_every_end_of_every_control_is_drawn(make, panel):
                 built.turn(**{name: int(end) if control.integer else end})
                 built.check()
                 assert all(plot.summary for plot in built.plots.values())
+
+
+def picture(panel):
+    assert panel.join(60)
+    return [panel.said.text, *(plot.figure for plot in panel.plots.values())]
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_every_control_moves_the_picture(make, panel):
+    built = make(panel)
+    for name, control in built.controls.items():
+        if not control.has_trait("value"):
+            continue
+        before = picture(built)
+        if isinstance(control, Slider):
+            built.turn(
+                **{
+                    name: 2 * control.value
+                    if name == "people"
+                    else 0.83 * control.value
+                    if not control.integer
+                    else int(0.8 * control.value)
+                }
+            )
+        else:
+            built.turn(**{name: control.options[-1][1]})
+        after = picture(built)
+        moved = [old != new for old, new in zip(before, after, strict=True)]
+        assert moved[0] and sum(moved) >= 2, (name, moved)
+    built.check()
 
 
 # ---- all accountants at once ------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import log_ndtr, ndtr, ndtri
 
 from dpkit.mechanisms import Gaussian, Mechanism
 from dpkit.mechanisms.gaussian import gaussian_profile
@@ -35,8 +36,13 @@ def _variation(mechanisms: Sequence[Mechanism], counts: np.ndarray) -> np.ndarra
     """The sum of delta(0), which delta(0) of the composition never exceeds."""
     total = np.zeros(len(counts))
     for column, mechanism in enumerate(mechanisms):
-        total = total + counts[:, column] * float(mechanism.profile(np.zeros(1))[0])
+        total = total + counts[:, column] * _at_zero(mechanism)
     return total
+
+
+@functools.lru_cache(maxsize=65_536)
+def _at_zero(mechanism: Mechanism) -> float:
+    return float(mechanism.profile(np.zeros(1))[0])
 
 
 def gaussian_mu2(
@@ -77,11 +83,25 @@ def gaussian_epsilon(mu: np.ndarray, delta: float) -> np.ndarray:
     rows = np.flatnonzero(np.isfinite(mu) & (gaussian_profile(mu, 0.0) > delta))
     if not len(rows):
         return out
-    some = mu[rows]
-    tail = math.sqrt(-2 * math.log(delta)) + 1.0
-    low, high = np.zeros(len(rows)), some * (some / 2 + tail)
-    out[rows] = decreasing_root(lambda eps: gaussian_profile(some, eps), low, high, delta)
+    out[rows] = _gaussian_root(mu[rows], math.log(delta))
     return out
+
+
+def _gaussian_root(mu: np.ndarray, log_delta: float) -> np.ndarray:
+    """Newton on log delta, which is concave in eps: after one step it falls to the root."""
+    eps = mu * (mu / 2 + math.sqrt(-2 * log_delta))
+    active = np.ones(len(mu), dtype=bool)
+    for _ in range(60):
+        value = gaussian_profile(mu, eps)
+        slope = np.exp(eps + log_ndtr(-mu / 2 - eps / mu))
+        good = (value > 0) & (slope > 0)
+        value, slope = np.where(good, value, 1.0), np.where(good, slope, 1.0)
+        move = np.where(good, (np.log(value) - log_delta) * value / slope, -0.5 * eps)
+        eps = np.where(active, np.maximum(eps + move, 0.0), eps)
+        active &= np.abs(move) > 1e-15 * eps
+        if not active.any():
+            break
+    return eps
 
 
 def decreasing_root(
@@ -100,6 +120,10 @@ def decreasing_root(
         with np.errstate(invalid="ignore", divide="ignore"):
             middle = high - at_high * (high - low) / (at_high - at_low)
         halve = ~((middle > low) & (middle < high)) | (turn % 4 == 3)
+        # A step past the secant's root closes the bracket from the other end.
+        nudge = 2e-14 * high
+        middle = np.where(middle - low < nudge, low + nudge, middle)
+        middle = np.where(high - middle < nudge, high - nudge, middle)
         middle = np.where(halve, 0.5 * (low + high), middle)
         value = gap(middle)
         above = value > 0
@@ -108,7 +132,7 @@ def decreasing_root(
         at_low = np.where(above, value, np.where(last == -1, at_low / 2, at_low))
         low, high = np.where(above, middle, low), np.where(above, high, middle)
         last = np.where(above, 1, -1)
-        if np.all((high - low) <= 4e-16 * high):
+        if np.all((high - low) <= 5e-14 * high):
             break
     return high
 

@@ -95,11 +95,17 @@ def _delta(accountant: Accountant, ledger: Ledger, epsilon: float) -> float:
     epsilon = checked_epsilon(epsilon)
     if not ledger.entries:
         return 0.0
+
+    def fits(log_delta: float) -> bool:
+        value = accountant.epsilon(ledger, math.exp(log_delta))
+        return value <= epsilon and math.isfinite(value)
+
     low, high = -690.0, -1e-12
-    if accountant.epsilon(ledger, math.exp(high)) > epsilon:
+    if not fits(high):
         return 1.0
-    for _ in range(60):
+    if fits(low):
+        return 0.0
+    while high - low > 1e-9:
         middle = 0.5 * (low + high)
-        fits = accountant.epsilon(ledger, math.exp(middle)) <= epsilon
-        low, high = (low, middle) if fits else (middle, high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return math.exp(high)

@@ -18,10 +18,14 @@ from dpkit.mechanisms import Mechanism
 
 LINES = 2.0 ** (np.arange(-48, 61) / 2)
 """The real parts c on which moments are kept, one grid for every mechanism."""
-_LOW, _HIGH = 64, 8  # lines that are computed together: first, and then by and by
-_BLOCK = 16  # nodes that are computed, and kept, together
-_MOST_BLOCKS = 24
-_BEYOND = 800.0  # log moments that no epsilon of interest needs
+_CHUNKS = (0, 18, 34, 62, 70, 78, 86, 94, 102, 109)
+"""Where the lines are cut into pieces that are computed, and kept, together."""
+_FIRST = 2  # the piece that deep learning needs: c from 2^-7 to 2^6.5
+_AHEAD = 5  # lines beyond the saddle that bound the alias from above
+_BLOCKS = (0, 16, 32, 64, 128, 256, 512, 1024)
+"""Where the nodes of a line are cut into pieces; the last is the end."""
+_NOTHING = -23.0  # log of a node's share of delta from which on nodes are left out
+_BEYOND = 1e5  # a log moment that no line in use exceeds
 _LOG_CC = np.log(LINES) + np.log1p(LINES)
 # Chernoff: E[(1 - e^(eps - L))_+] <= M(c) e^(-c eps) c^c / (1+c)^(1+c)
 _CHERNOFF = LINES * np.log(LINES) - (1 + LINES) * np.log1p(LINES)
@@ -30,11 +34,11 @@ _PERIODS = ((-12.0, 32), (-20.0, 40), (-35.0, 56), (-59.0, 80))
 
 
 class Rows(NamedTuple):
-    """Points of a curve that share a line: moments there and where to start from."""
+    """Points of a curve, and where to look for their answer."""
 
     index: np.ndarray
     counts: np.ndarray
-    base: np.ndarray  # log M(c)
+    base: np.ndarray  # log M(c) on the line in use
     start: np.ndarray  # an epsilon close to the answer
     log_delta: np.ndarray
 
@@ -43,17 +47,13 @@ class Rows(NamedTuple):
         return Rows(*(field[pick] for field in self))
 
 
-@functools.lru_cache(maxsize=65_536)
-def _real(mechanism: Mechanism) -> np.ndarray:
-    """log M on the real axis at every line; infinite where it is out of reach."""
-    values, start, stop = np.full(len(LINES), np.inf), 0, _LOW
-    while start < len(LINES):
-        with np.errstate(over="ignore", invalid="ignore"):
-            part = np.real(np.asarray(mechanism.log_moment(LINES[start:stop])))
-        values[start:stop] = np.where(part < _BEYOND, np.maximum(part, 0.0), np.inf)
-        if not part[-1] < _BEYOND:
-            break
-        start, stop = stop, stop + _HIGH
+@functools.lru_cache(maxsize=262_144)
+def _real(mechanism: Mechanism, chunk: int) -> np.ndarray:
+    """log M on the real axis at a piece of the lines; infinite where it is out of reach."""
+    lines = LINES[_CHUNKS[chunk] : _CHUNKS[chunk + 1]]
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.real(np.asarray(mechanism.log_moment(lines)))
+    values = np.where(values < _BEYOND, np.maximum(values, 0.0), np.inf)
     values[np.logical_or.accumulate(np.isinf(values))] = np.inf
     values.flags.writeable = False
     return values
@@ -61,16 +61,17 @@ def _real(mechanism: Mechanism) -> np.ndarray:
 
 @functools.lru_cache(maxsize=262_144)
 def _block(mechanism: Mechanism, line: int, block: int, period: int) -> np.ndarray:
-    """log M at `_BLOCK` nodes c + i t of a line; read only."""
-    z = LINES[line] + 1j * _times(line, block, period)
-    values = np.asarray(mechanism.log_moment(z), dtype=complex)
+    """log M at a piece of the nodes c + i t of a line; read only."""
+    z = LINES[line] + 1j * _times(line, period, _BLOCKS[block], _BLOCKS[block + 1])
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        values = np.array(mechanism.log_moment(z), dtype=complex)
+    values[values.real == -np.inf] = -1e9  # the log of nothing, but a number
     values.flags.writeable = False
     return values
 
 
-def _times(line: int, block: int, period: int) -> np.ndarray:
-    step = 2 * math.pi * LINES[line] / period
-    return step * np.arange(block * _BLOCK, (block + 1) * _BLOCK)
+def _times(line: int, period: int, start: int, stop: int) -> np.ndarray:
+    return (2 * math.pi * LINES[line] / period) * np.arange(start, stop)
 
 
 def usable(mechanisms: Sequence[Mechanism]) -> bool:
@@ -78,26 +79,42 @@ def usable(mechanisms: Sequence[Mechanism]) -> bool:
     return all(mechanism.smooth for mechanism in mechanisms)
 
 
-def real_axis(mechanisms: Sequence[Mechanism], counts: np.ndarray) -> np.ndarray:
-    """Sums of log moments on every line: (K, n) counts -> (K, lines)."""
-    total = np.zeros((len(counts), len(LINES)))
-    for column, mechanism in enumerate(mechanisms):
-        total += _times_count(counts[:, column], _real(mechanism))
+def real_axis(mechanisms: Sequence[Mechanism], counts: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Sums of log moments on every line: (K, n) counts -> (K, lines).
+
+    Computed piece by piece, until the least of (sum + Chernoff's term - target) / c, of which
+    there is one, lies well inside; infinite elsewhere.
+    """
+    total = np.full((len(counts), len(LINES)), np.inf)
+    for chunk in range(_FIRST, len(_CHUNKS) - 1):
+        start, stop = _CHUNKS[chunk], _CHUNKS[chunk + 1]
+        _fill(total, mechanisms, counts, chunk)
+        inside = _saddle(total, target) < stop - _AHEAD
+        if np.all(inside | np.isinf(total[:, stop - 1])):
+            break
+    for chunk in range(_FIRST - 1, -1, -1):
+        if np.all(_saddle(total, target) > _CHUNKS[chunk + 1] + 6):
+            break
+        _fill(total, mechanisms, counts, chunk)
     return total
 
 
-def _times_count(count: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """count x values, where a count of nothing is nothing even of infinity."""
-    count = count[:, None].astype(float)
-    if np.all(np.isfinite(values)):
-        return count * values
-    with np.errstate(invalid="ignore"):
-        return np.where(count > 0, count * values, 0.0)
+def _saddle(total: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.argmin((total + _CHERNOFF - target) / LINES, axis=1)
 
 
-def log_delta_bound(real: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
-    """Chernoff's bound on log delta at an epsilon for each row of `real_axis`."""
-    return np.min(real + _CHERNOFF - np.multiply.outer(epsilon, LINES), axis=1)
+def _fill(
+    total: np.ndarray, mechanisms: Sequence[Mechanism], counts: np.ndarray, chunk: int
+) -> None:
+    part = np.zeros((len(counts), _CHUNKS[chunk + 1] - _CHUNKS[chunk]))
+    for column, mechanism in enumerate(mechanisms):
+        values, count = _real(mechanism, chunk), counts[:, column, None]
+        if np.isfinite(values[-1]):
+            part += count * values
+        else:  # a count of nothing is nothing even of infinity
+            with np.errstate(invalid="ignore"):
+                part += np.where(count > 0, count * values, 0.0)
+    total[:, _CHUNKS[chunk] : _CHUNKS[chunk + 1]] = part
 
 
 def epsilons(
@@ -111,67 +128,83 @@ def epsilons(
     May be negative, where even eps = 0 has less than this delta: the caller cuts at 0. Rows whose
     epsilon is certainly below `known` are answered by minus infinity.
     """
-    log_delta = math.log(delta)
-    real = real_axis(mechanisms, counts)
+    log_delta = np.full(len(counts), math.log(delta))
+    real = real_axis(mechanisms, counts, log_delta[:, None])
+    bound = (real + _CHERNOFF - log_delta[:, None]) / LINES
+    tilt = np.argmin(bound, axis=1)
+    every = np.arange(len(counts))
     out = np.full(len(counts), np.nan)
-    rest = np.arange(len(counts))
+    rows = Rows(every, counts, log_delta, _start(real, bound, tilt, log_delta), log_delta)
     if known is not None:
-        below = log_delta_bound(real, np.where(np.isnan(known), 0.0, known)) < log_delta
-        out[below & ~np.isnan(known)] = -np.inf
-        rest = np.flatnonzero(np.isnan(out))
-    if len(rest):
-        real = real[rest]
-        with np.errstate(invalid="ignore"):
-            bound = (real + _CHERNOFF - log_delta) / LINES
-        tilt = np.argmin(bound, axis=1)
-        start = np.take_along_axis(bound, tilt[:, None], axis=1)[:, 0]
-        rows = Rows(rest, counts[rest], start, start, np.full(len(rest), log_delta))
-        for rows, line, period in _by_line(rows, real, tilt):
-            for part, weights in _transformed(mechanisms, rows, line, period):
-                out[part.index] = _solve(part, weights, line, period)
+        below = bound[every, tilt] < known
+        out[below] = -np.inf
+        rows, real, tilt = rows.part(~below), real[~below], tilt[~below]
+    for part, line, period in _by_line(rows, real, tilt):
+        for done, weights in _transformed(mechanisms, part, line, period):
+            out[done.index] = _solve(done, weights, line, period)
     return out
+
+
+def _start(
+    real: np.ndarray, bound: np.ndarray, tilt: np.ndarray, log_delta: np.ndarray
+) -> np.ndarray:
+    """A first guess of epsilon by the saddle point formula at the best line."""
+    every = np.arange(len(tilt))
+    at = np.clip(tilt, 1, len(LINES) - 2)
+    c, low, mid, high = LINES[at], real[every, at - 1], real[every, at], real[every, at + 1]
+    root = math.sqrt(2.0)
+    with np.errstate(invalid="ignore"):  # second difference on points c/root, c, c root
+        rise = ((high - mid) / (root - 1.0) - (mid - low) / (1.0 - 1.0 / root)) / c
+        bend = np.maximum(2 * rise / (c * (root - 1.0 / root)), 1e-300)
+        guess = (mid - log_delta - _LOG_CC[at] - 0.5 * np.log(2 * math.pi * bend)) / c
+    better = np.isfinite(guess) & (guess < bound[every, tilt])
+    return np.where(better, guess, bound[every, tilt])
 
 
 def deltas(
     mechanisms: Sequence[Mechanism], counts: np.ndarray, epsilon: np.ndarray
 ) -> np.ndarray:
     """delta of one row of counts at each epsilon; NaN where the contour does not vouch."""
-    real = np.broadcast_to(real_axis(mechanisms, counts[None, :]), (len(epsilon), len(LINES)))
+    # Chernoff's bound on delta at eps is least where that on eps at this delta is: any will do
+    # to see which lines are needed.
+    count, lines = counts[None, :], np.arange(len(LINES))
+    real = np.minimum(
+        real_axis(mechanisms, count, np.array([[-46.0]])),
+        real_axis(mechanisms, count, np.array([[-0.5]])),
+    )
     bound = real + _CHERNOFF - np.multiply.outer(epsilon, LINES)
     tilt = np.argmin(bound, axis=1)
-    # The bound is some way above: Bahadur and Rao's factor is at most a few units here.
-    log_delta = np.take_along_axis(bound, tilt[:, None], axis=1)[:, 0] - 3.0
+    log_delta = np.minimum(bound[np.arange(len(tilt)), tilt] - 3.0, -0.7)
     every = np.broadcast_to(counts, (len(epsilon), len(counts)))
-    rows = Rows(np.arange(len(epsilon)), every, epsilon, epsilon, np.minimum(log_delta, -0.7))
+    rows = Rows(np.arange(len(epsilon)), every, log_delta, epsilon, log_delta)
+    real = np.broadcast_to(real, (len(epsilon), len(lines)))
     out = np.full(len(epsilon), np.nan)
-    for rows, line, period in _by_line(rows, real, tilt):
-        for part, weights in _transformed(mechanisms, rows, line, period):
-            out[part.index] = _evaluate(part, weights, line, period)
+    for part, line, period in _by_line(rows, real, tilt):
+        for done, weights in _transformed(mechanisms, part, line, period):
+            out[done.index] = _evaluate(done, weights, line, period)
     return out
 
 
-def _by_line(
-    rows: Rows, real: np.ndarray, tilt: np.ndarray
-) -> Iterator[tuple[Rows, int, int]]:
+def _by_line(rows: Rows, real: np.ndarray, tilt: np.ndarray) -> Iterator[tuple[Rows, int, int]]:
     """Group rows by line and period: a line below the saddle, with aliases small on both sides."""
     period = np.zeros(len(tilt), dtype=int)
     for least, nodes in reversed(_PERIODS):
         period[rows.log_delta >= least] = nodes
     line = np.full(len(tilt), -1)
-    for back in (1, 2, 3, 4, 6):
-        todo = np.flatnonzero((line < 0) & (period > 0) & (tilt >= back))
-        if not len(todo):
+    ahead = np.minimum(tilt[:, None] + np.arange(_AHEAD), len(LINES) - 1)
+    moments = np.take_along_axis(real, ahead, axis=1) + _CHERNOFF[ahead]
+    for back in (0, 1, 2, 3, 4, 6):
+        index = np.maximum(tilt - back, 0)
+        move = rows.start + period / LINES[index]
+        alias = (moments - move[:, None] * LINES[ahead]).min(axis=1) + period
+        good = (alias < rows.log_delta - 21.0) & (line < 0) & (period > 0) & (tilt >= back)
+        line = np.where(good, index, line)
+        if np.all(line >= 0):
             break
-        index = tilt[todo] - back
-        ahead = rows.start[todo] + period[todo] / LINES[index]
-        alias = log_delta_bound(real[todo], ahead) + period[todo]
-        good = alias < rows.log_delta[todo] - 21.0
-        line[todo[good]] = index[good]
     for key in sorted(set(zip(line.tolist(), period.tolist(), strict=True))):
         if key[0] >= 0:
             pick = np.flatnonzero((line == key[0]) & (period == key[1]))
-            part = rows.part(pick)
-            yield part._replace(base=real[pick, key[0]]), *key
+            yield rows.part(pick)._replace(base=real[pick, key[0]]), *key
 
 
 def _transformed(
@@ -182,11 +215,11 @@ def _transformed(
     A row is done when a whole block of nodes adds nothing any more; one that never is, is dropped.
     """
     first = rows.base - LINES[line] * rows.start - _LOG_CC[line]
-    floor = -28.0 - np.maximum(first - rows.log_delta, 0.0)
-    weights = np.zeros((len(rows.index), 0), dtype=complex)
-    for block in range(_MOST_BLOCKS):
-        z = LINES[line] + 1j * _times(line, block, period)
-        total = np.zeros((len(rows.index), _BLOCK), dtype=complex)
+    floor = _NOTHING - np.maximum(first - rows.log_delta, 0.0)
+    weights: list[np.ndarray] = []
+    for block in range(len(_BLOCKS) - 1):
+        z = LINES[line] + 1j * _times(line, period, _BLOCKS[block], _BLOCKS[block + 1])
+        total = np.zeros((len(rows.index), len(z)), dtype=complex)
         for column, mechanism in enumerate(mechanisms):
             count = rows.counts[:, column]
             if count.any():
@@ -195,48 +228,51 @@ def _transformed(
                     return
                 total += count[:, None] * values
         total += _LOG_CC[line] - np.log(z * (1 + z)) - rows.base[:, None]
-        weights = np.concatenate([weights, total], axis=1) if block else total
-        done = np.real(total).max(axis=1) < floor
+        weights.append(total)
+        done = total.real[:, -12:].max(axis=1) < floor
         if done.any():
-            yield rows.part(done), weights[done]
-            rows, weights, floor = rows.part(~done), weights[~done], floor[~done]
-        if not len(rows.index):
-            return
+            yield rows.part(done), np.concatenate([part[done] for part in weights], axis=1)
+            if done.all():
+                return
+            rows, floor, weights = rows.part(~done), floor[~done], [w[~done] for w in weights]
 
 
 def _evaluate(rows: Rows, weights: np.ndarray, line: int, period: int) -> np.ndarray:
     """delta at each row's epsilon."""
     c = LINES[line]
-    step = 2 * math.pi * c / period
+    t = _times(line, period, 0, weights.shape[1])
     weights = np.exp(weights)
     weights[:, 0] *= 0.5
-    turn = np.exp(-1j * np.multiply.outer(rows.start, step * np.arange(weights.shape[1])))
-    value = np.real(weights * turn).sum(axis=1) * (step / math.pi)
+    turn = np.exp(-1j * np.multiply.outer(rows.start, t))
+    value = (weights * turn).real.sum(axis=1) * (t[1] / math.pi)
     height = np.exp(np.minimum(rows.base - c * rows.start - _LOG_CC[line], 700.0))
     # What cancels to less than the nodes' rounding is no answer.
     return np.where(value > 1e-11, np.minimum(value * height, 1.0), np.nan)
 
 
 def _solve(rows: Rows, weights: np.ndarray, line: int, period: int) -> np.ndarray:
-    """Newton on log delta for every row; each row stops for itself, so its bits are its own."""
+    """Halley's method on log delta for every row; each row stops for itself, with its own bits."""
     c = LINES[line]
-    step = 2 * math.pi * c / period
-    height = rows.base - _LOG_CC[line] + math.log(step / math.pi) - rows.log_delta
-    t = step * np.arange(weights.shape[1])
+    t = _times(line, period, 0, weights.shape[1])
+    height = rows.base - _LOG_CC[line] + math.log(t[1] / math.pi) - rows.log_delta
     weights = np.exp(weights)
     weights[:, 0] *= 0.5
-    slope_weights = weights * (c + 1j * t)
+    z = c + 1j * t
+    weights = np.stack([weights, weights * z, weights * (z * z)])
     eps, active = rows.start.copy(), np.ones(len(rows.start), dtype=bool)
     for _ in range(40):
         turn = np.exp(-1j * np.multiply.outer(eps, t))
-        value = np.real(weights * turn).sum(axis=1)
-        slope = np.real(slope_weights * turn).sum(axis=1)
+        value, slope, bend = (weights * turn).real.sum(axis=2)
         good = (value > 1e-11) & (slope > 0)
         value, slope = np.where(good, value, 1.0), np.where(good, slope, 1.0)
-        move = (np.log(value) + height - c * eps) * value / slope
-        move = np.where(good, np.clip(move, -2.0 / c, 2.0 / c), -0.5 / c)
+        slope, bend = slope / value, bend / value
+        # With f = log delta - target: f' = -slope, f'' = bend - slope^2.
+        newton = (np.log(value) + height - c * eps) / slope
+        halley = newton / np.maximum(1 + 0.5 * newton * (slope - bend / slope), 0.5)
+        move = np.where(good, np.clip(halley, -2.0 / c, 2.0 / c), -0.5 / c)
         eps = np.where(active, eps + move, eps)
-        active &= ~(np.abs(move) < 1e-11 * (1e-3 / c + np.abs(eps)))
+        # Cubic convergence: after a move this small the next would be nothing.
+        active &= ~(good & (np.abs(move) * c < 1e-5))
         if not active.any():
             break
     return np.where(active | ~np.isfinite(eps), np.nan, eps)

@@ -17,6 +17,7 @@ from dpkit.accountants.base import (
     checked_delta,
     checked_epsilon,
 )
+from dpkit.accountants.rdp import directions
 from dpkit.mechanisms import Ledger, Mechanism
 
 LAMBDAS = np.arange(1.0, 33.0)
@@ -43,10 +44,9 @@ class Moments(Accountant):
         """All rows at once."""
         delta = checked_delta(delta)
         counts = checked_counts(mechanisms, counts)
-        values = np.maximum(
-            _least(_composed(mechanisms, counts, False), delta),
-            _least(_composed(mechanisms, counts, True), delta),
-        )
+        values = np.zeros(len(counts))
+        for backward in directions(mechanisms):
+            values = np.maximum(values, _least(_composed(mechanisms, counts, backward), delta))
         return np.where(counts.sum(axis=1) == 0, 0.0, values)
 
     def delta(self, ledger: Ledger, epsilon: float) -> float:
@@ -56,7 +56,7 @@ class Moments(Accountant):
             return 0.0
         counts = np.array([ledger.counts], dtype=np.int64)
         worst = -math.inf
-        for backward in (False, True):
+        for backward in directions(ledger.mechanisms):
             alpha = _composed(ledger.mechanisms, counts, backward)[0]
             gap = np.where(np.isinf(alpha), np.inf, alpha - LAMBDAS * min(epsilon, 1e300))
             worst = max(worst, float(gap.min()))

@@ -90,8 +90,9 @@ class PLD(Accountant):
     def tradeoff(self, ledger: Ledger, fpr: Any) -> np.ndarray:
         """The least false negative rate of any attacker, at each false positive rate.
 
-        f(a) = max over eps >= 0 of 1 - delta - e^eps a and e^-eps (1 - delta - a), at least 0:
-        never above the truth, since only some epsilons are tried.
+        f(a) = max over eps >= 0 of 1 - delta(eps) - e^eps a and e^-eps (1 - delta'(eps) - a), with
+        delta' of the swapped pair; the attacker may swap the hypotheses too. Never above the
+        truth, since only some epsilons are tried.
         *Source*: Dong, Roth, Su 2019, proposition 2.12.
         """
         fpr = np.asarray(fpr, dtype=float)
@@ -100,17 +101,17 @@ class PLD(Accountant):
         mu2, plain = closed.gaussian_mu2(ledger.mechanisms, _one_row(ledger))
         if plain[0]:
             return closed.gaussian_tradeoff(math.sqrt(mu2[0]), fpr)
-        top = self.epsilon(ledger, 1e-9)
-        if math.isinf(top):
-            top = self.epsilon(ledger, 1e-3)
-        if math.isinf(top):
-            return np.zeros_like(fpr)
-        eps = top * np.linspace(0.0, 1.0, 513) ** 1.5
-        delta, flat = self.deltas(ledger, eps), fpr.reshape(-1, 1)
+        tops = [self.epsilon(ledger, delta) for delta in (1e-9, 1e-3)]
+        top = next((value for value in tops if math.isfinite(value)), 0.0)
+        eps = top * np.linspace(0.0, 1.0, 1025) ** 1.5
+        mechanisms, counts = _sorted(ledger)
+        both = [_deltas(side, counts, eps) for side in _directions(mechanisms)]
+        flat = fpr.reshape(-1, 1)
         with np.errstate(over="ignore"):
-            one = (1 - delta - np.exp(eps) * flat).max(axis=1)
-            two = (np.exp(-eps) * (1 - delta - flat)).max(axis=1)
-        return np.maximum(np.maximum(one, two), 0.0).reshape(fpr.shape)
+            one = [(1 - delta - np.exp(eps) * flat).max(axis=1) for delta in both]
+            two = [(np.exp(-eps) * (1 - delta - flat)).max(axis=1) for delta in both]
+        least = np.minimum(np.maximum(one[0], two[-1]), np.maximum(one[-1], two[0]))
+        return np.maximum(least, 0.0).reshape(fpr.shape)
 
     def advantage(self, ledger: Ledger) -> float:
         """The best attacker's true minus false positive rate: delta at epsilon 0."""

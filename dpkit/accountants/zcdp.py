@@ -122,7 +122,7 @@ def _tcdp(mechanism: Mechanism) -> np.ndarray:
         return np.full(len(OMEGAS), pure)
     c = np.append(1e-6, OMEGAS - 1)
     worst = np.zeros(len(OMEGAS))
-    for side in {mechanism, mechanism.reverse}:
+    for side in (mechanism,) if mechanism.leads else (mechanism, mechanism.reverse):
         with np.errstate(over="ignore", invalid="ignore"):
             k = np.real(np.asarray(side.log_moment(c)))
             k = np.where(np.isnan(k), np.inf, np.maximum(k, 0.0))

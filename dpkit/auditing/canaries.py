@@ -98,13 +98,10 @@ def audit(
     - if the plan's claim is true, `lower` exceeds `claimed` with a chance of at most
       1 - confidence.
     """
-    result = None
-    for result in auditing(
+    (result,) = auditing(
         plan, canaries=canaries, observations=observations, confidence=confidence, delta=delta,
         seed=seed, looks=1,
-    ):  # fmt: skip
-        pass
-    assert result is not None
+    )  # fmt: skip
     return result
 
 
@@ -204,7 +201,9 @@ class _Each(_Attack):
         if self.trials > 1 or self.plan.steps == 1:
             return sum((_guessed(coins, seen > 0.5) for seen in sums), Errors(0, 0, 0, 0))
         weights = [1 / self.sigma(step) ** 2 for step in range(self.plan.steps)]
-        score = sum(w * seen for w, seen in zip(weights, sums, strict=True))
+        score = np.zeros(self.canaries)
+        for weight, seen in zip(weights, sums, strict=True):
+            score += weight * seen
         return _guessed(coins, score > 0.5 * sum(weights))
 
     def bound(self, errors: Errors, tail: float) -> float:
@@ -290,7 +289,8 @@ def _movements(
     targets = torch.zeros(len(inputs), dtype=torch.int64)
     divisor = plan.sampler.expected_batch(canaries)
     (weight,) = model.parameters()
-    before, velocity = weight.detach().clone().double(), 0.0
+    before = weight.detach().clone().double()
+    velocity = torch.zeros_like(before)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # canaries are nobody's data: no caution is due
         steps = train(

@@ -33,7 +33,9 @@ class Fault:
     story: str
     audited: bool
     spoil: Callable[[DPSGDStepper], None] | None = None
-    batches: Callable[[Poisson, int, np.random.Generator], Iterator[NDArray[np.int64]]] | None = None
+    batches: Callable[[Poisson, int, np.random.Generator], Iterator[NDArray[np.int64]]] | None = (
+        None
+    )
 
     def planted(self, plan: Plan) -> Plan:
         """A plan with the same claim, to the last digit, that does something else."""
@@ -79,7 +81,7 @@ def _before(stepper: DPSGDStepper, change: Callable[..., Any]) -> None:
     def step(*given: Any) -> Any:
         return honest(*change(*given))
 
-    stepper.step = step  # type: ignore[method-assign]
+    stepper.step = step  # type: ignore[method-assign, assignment]
 
 
 def _noise_times(factor: Callable[[DPSGDStepper, float], float]) -> Callable[..., None]:

@@ -71,7 +71,8 @@ def invert(
     true = data.targets[one]
 
     def loss(outputs: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(outputs, true.expand(len(outputs)), reduction="none")
+        targets = true.expand(len(outputs))
+        return torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
 
     alone = data.inputs[one], torch.zeros(1, dtype=torch.int64)
     with warnings.catch_warnings():
@@ -82,8 +83,8 @@ def invert(
         )  # fmt: skip
         list(steps)
     rate = at(method.learning_rate, 0)
-    weight, bias = ((old - new.detach()) / rate
-                    for old, new in zip(before, (first.weight, first.bias), strict=True))  # fmt: skip
+    after = first.weight.detach(), first.bias.detach()
+    weight, bias = ((old - new) / rate for old, new in zip(before, after, strict=True))
     row = int(bias.abs().argmax())
     quotient = torch.nan_to_num(weight[row] / bias[row])
     return Inversion(data.inputs[record].cpu(), quotient.reshape(data.shape))

@@ -144,7 +144,7 @@ class KernelRows(Work):
         self.kernel, self.rows, self.bias = kernel, rows, bias
         parts = [rows[r].flatten(1) for r in range(len(rows))]
         self.squares = row_squares(parts if bias is None else [*parts, bias])
-        self.elements = rows.numel()
+        self.elements, self.size = rows.numel(), kernel.size
 
     def silence(self, good: Tensor) -> None:
         """Zero the rows of bad records."""

@@ -84,7 +84,7 @@ class Dense(Taped):
         """One Work for each layer, valid until the next call, and the losses (B,)."""
         if not (inputs.ndim == 2 or self._flattens) or any(map(_heard, self._modules)):
             return super().works(inputs, targets, mask)
-        values = inputs.flatten(1)
+        values = inputs.flatten(1) if self._flattens else inputs
         for layer in self._layers:
             values = layer.forward(values)
         losses, grad = self._loss_and_gradient(values, targets)
@@ -128,7 +128,7 @@ class _Layer:
     def forward(self, values: Tensor) -> Tensor:
         """The activated output."""
         m, self.seen = self._module, values
-        self._out = out = self._above.matrix(len(values), m.out_features)
+        self._out = out = self._above.matrix(values.shape[0], m.out_features)
         if m.bias is None:
             torch.mm(values, m.weight.t(), out=out)
         else:
@@ -141,7 +141,7 @@ class _Layer:
 
     def at_input(self, grad: Tensor) -> Tensor:
         """The gradient at the layer's input."""
-        below = self._below.matrix(len(grad), self._module.in_features)
+        below = self._below.matrix(grad.shape[0], self._module.in_features)
         return torch.mm(grad, self._module.weight, out=below)
 
 
@@ -149,13 +149,15 @@ class _Room:
     """Memory that is kept from step to step, since fresh pages cost more than arithmetic."""
 
     def __init__(self, like: Tensor) -> None:
-        self._memory = like.new_empty(0)
+        self._memory = self._last = like.new_empty(0, 0)
 
     def matrix(self, rows: int, columns: int) -> Tensor:
         """An uninitialised matrix in this memory, which grows where it must."""
-        if self._memory.numel() < rows * columns:
-            self._memory = self._memory.new_empty(rows * columns)
-        return self._memory[: rows * columns].view(rows, columns)
+        if self._last.shape != (rows, columns):
+            if self._memory.numel() < rows * columns:
+                self._memory = self._memory.new_empty(rows * columns)
+            self._last = self._memory.view(-1)[: rows * columns].view(rows, columns)
+        return self._last
 
 
 def _leaves(model: nn.Module) -> list[nn.Module]:

@@ -53,6 +53,7 @@ class Lookups(Work):
     def __init__(self, kernel: EmbeddingKernel, tokens: Tensor, grad: Tensor) -> None:
         """Compare all pairs of positions of each record."""
         self.weight, self.tokens, self.grad = kernel.weight, tokens, grad
+        self.size = kernel.size
         different = tokens[:, :, None] != tokens[:, None, :]
         gram = torch.bmm(grad, grad.transpose(1, 2)).masked_fill_(different, 0.0)
         # Rounding can leave a vanishing sum slightly negative.

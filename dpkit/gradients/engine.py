@@ -20,7 +20,7 @@ from dpkit.gradients.kernel import Work
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
 from dpkit.gradients.probe import FEW, agrees, likes_channels_last
-from dpkit.gradients.sizes import microbatch_size
+from dpkit.gradients.sizes import keep_freed_memory, microbatch_size
 from dpkit.gradients.tape import Taped, find_units
 
 Transform = Callable[[Tensor], Tensor]
@@ -81,6 +81,7 @@ class Engine:
         self.loss = PerExampleLoss(loss)
         self.clipping = clipping
         self._flat = FlatParameters(model)
+        keep_freed_memory()
         self.parameters = self._flat.vector
         self.size = self.parameters.numel()
         self.names = self._flat.names
@@ -177,20 +178,20 @@ class Engine:
         fresh: bool,
     ) -> _Part:
         """Clip one microbatch's gradients and add them to the total, or make it of them."""
-        if fresh and None in works:
-            total.zero_()
+        if fresh and sum(work.size for work in works if work is not None) < self.size:
+            total.zero_()  # the loss does not reach every parameter
             fresh = False
-        none = torch.zeros_like(losses)
-        squares = torch.stack([none if work is None else work.squares for work in works])
-        norms = squares.sum(0).sqrt()
+        squares = _stacked(works, losses)
+        norms = squares.sum(0).sqrt_()
         factors = self.clipping.factors(squares, max_grad_norm)
-        good = torch.isfinite(norms + losses)
-        skipped = len(losses) - int(good.sum())
-        if skipped:
+        skipped, good = 0, None
+        if not math.isfinite((norms + losses).sum().item()):
+            good = torch.isfinite(norms) & torch.isfinite(losses)
+            skipped = good.numel() - int(good.sum())
             factors = torch.where(good, factors, 0.0)
         for number, work in enumerate(works):
             if work is not None:
-                if skipped:
+                if good is not None:
                     work.silence(good)
                 work.add(total, factors[number] if factors.ndim == 2 else factors, fresh)
         return _Part(norms, losses, skipped)
@@ -199,6 +200,8 @@ class Engine:
         if not parts:
             nothing = total.new_zeros(0)
             return Clipped(total.zero_(), nothing, nothing, 0)
+        if len(parts) == 1:
+            return Clipped(total, parts[0].norms, parts[0].losses, parts[0].skipped)
         return Clipped(
             total,
             torch.cat([part.norms for part in parts]),
@@ -208,10 +211,14 @@ class Engine:
 
     def _chunks(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Microbatches of nearly equal size."""
-        if len(inputs):
-            size = math.ceil(len(inputs) / math.ceil(len(inputs) / self._size))
-            for x, y in zip(inputs.split(size), targets.split(size), strict=True):
-                yield self._laid_out(x), y
+        records = inputs.shape[0]
+        if 0 < records <= self._size:
+            yield self._laid_out(inputs), targets
+        elif records:
+            size = math.ceil(records / math.ceil(records / self._size))
+            for start in range(0, records, size):
+                some = slice(start, start + size)
+                yield self._laid_out(inputs[some]), targets[some]
 
     def _prepare(self, inputs: Tensor, targets: Tensor, max_grad_norm: float) -> None:
         if not max_grad_norm > 0:
@@ -219,13 +226,13 @@ class Engine:
                 "max_grad_norm (C, bound on the norm of one record's gradient) must lie in "
                 f"(0, infinity], got {max_grad_norm}."
             )
-        if len(inputs) != len(targets):
+        if inputs.shape[:1] != targets.shape[:1]:
             raise ValueError(
                 f"inputs and targets must have one row for each record, got {len(inputs)} and "
                 f"{len(targets)}."
             )
         self._flat.check()
-        if len(inputs) and not self._size:
+        if not self._size and len(inputs):
             with same_random_numbers(inputs):
                 self._probe(inputs, targets)
 
@@ -280,6 +287,13 @@ class Engine:
                 f"({self.size},), got {tuple(mask.shape)}."
             )
         return mask.to(self.parameters)
+
+
+def _stacked(works: Sequence[Work | None], losses: Tensor) -> Tensor:
+    """Squared norms (K, B), zeros for a layer that the loss does not reach."""
+    return torch.stack(
+        [torch.zeros_like(losses) if work is None else work.squares for work in works]
+    )
 
 
 def _frames_inside() -> int:

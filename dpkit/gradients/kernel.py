@@ -22,6 +22,9 @@ class Work(ABC):
     squares: Tensor
     """The squared gradient norm of each record, (B,)."""
 
+    size: int
+    """How many parameters it has gradients of."""
+
     elements: int = 0
     """How many values of per-example gradients are held."""
 
@@ -50,6 +53,7 @@ class Rows(Work):
         ]
         self.squares = row_squares(rows for _, rows in self.pieces)
         self.elements = sum(rows.numel() for _, rows in self.pieces)
+        self.size = sum(rows.shape[1] for _, rows in self.pieces)
 
     def silence(self, good: Tensor) -> None:
         """Zero the rows of bad records."""
@@ -72,6 +76,8 @@ class Kernel(ABC):
         self.module: Any = module
         self.weight = weight
         self.bias = bias
+        places = [place for place in (weight, bias) if place is not None]
+        self.size = sum(place.stop - place.start for place in places)
 
     @staticmethod
     @abstractmethod

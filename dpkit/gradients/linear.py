@@ -45,7 +45,7 @@ class Outer(Work):
         self, kernel: LinearKernel, inputs: Tensor, grad: Tensor, mask: Tensor | None
     ) -> None:
         """Keep the two factors and take the norms of their products."""
-        self.weight, self.bias = kernel.weight, kernel.bias
+        self.weight, self.bias, self.size = kernel.weight, kernel.bias, kernel.size
         self.inputs, self.grad, self.mask = inputs, grad, mask
         self.squares = self._squares() if mask is None else self._masked_squares(mask)
 
@@ -53,7 +53,9 @@ class Outer(Work):
         square = _square(self.grad)
         if self.weight is None:
             return square
-        return square * (_square(self.inputs) + float(self.bias is not None))
+        if self.bias is None:
+            return square.mul_(_square(self.inputs))
+        return torch.addcmul(square, square, _square(self.inputs))
 
     def _masked_squares(self, mask: Tensor) -> Tensor:
         """|M * (g a^T)|^2 = (g^2)^T M^2 a^2: one more matrix product."""

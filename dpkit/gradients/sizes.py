@@ -10,6 +10,9 @@ import torch
 ACTIVATION_BYTES = 4 * 2**20
 """The largest activation of a microbatch on a CPU: more of it falls out of the cache."""
 
+KEPT_BYTES = 31 * 2**20
+"""Just below glibc's own limit of 32 MB for what it may keep."""
+
 GRADIENT_BYTES = 32 * 2**20
 """All per-example gradients of a microbatch on a CPU."""
 
@@ -44,6 +47,15 @@ def microbatch_size(need: Footprint, budget: int | None, device: torch.device) -
         size = min(size, ACTIVATION_BYTES // max(1, need.largest))
         size = min(size, GRADIENT_BYTES // max(1, need.gradients))
     return max(1, size)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the blocks that each step frees, instead of returning their pages.
+
+    Taking pages back costs more than the arithmetic of a small step. By glibc's documented rule,
+    freeing one large block (never touched here) sets the limit above which blocks are returned.
+    """
+    torch.empty(KEPT_BYTES, dtype=torch.uint8)
 
 
 def available_memory(device: torch.device) -> int:

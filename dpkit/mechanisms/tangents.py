@@ -46,7 +46,7 @@ def _finite(of: Points, infinite: float) -> Points:
     """The profile of the finite losses alone."""
     if infinite == 0.0:
         return of
-    u = np.exp(of.epsilon)
+    u = np.exp(np.minimum(of.epsilon, 700.0))
     less = infinite * np.where(np.arange(len(u)) < of.kink, u, 1.0)
     return Points(
         of.epsilon,
@@ -72,7 +72,7 @@ def _smooth_part(mechanism: Any, of: Points) -> tuple[Points, tuple[tuple[float,
     for loss, chance in atoms:
         # Less p (1 - e^(eps-l))_+, and on the left less what of it belongs to p (1 - e^eps).
         part = chance * -np.expm1(np.minimum(of.epsilon - loss, 0.0))
-        line = chance * -np.expm1(of.epsilon)
+        line = chance * -np.expm1(np.minimum(of.epsilon, 700.0))
         taken += np.where(left, part - line, part)
         at_kink += float((part - line)[of.kink])
     values = of.values - taken
@@ -106,7 +106,7 @@ def _lowered(of: Points, rise: np.ndarray) -> Points | None:
     """
     epsilon, kink, size = of.epsilon, of.kink, len(of.values)
     drop = np.maximum(np.append(rise, 0.0), np.append(0.0, rise))
-    line = of.total * -np.expm1(epsilon)
+    line = of.total * -np.expm1(np.minimum(epsilon, 700.0))
     rest = np.where(np.arange(size) < kink, np.maximum(-line, 0.0), np.maximum(line, 0.0))
     first, last = _longest_run(of.values - drop >= rest)
     start, stop = first + 1, (last if last == size else last) - 1
@@ -187,7 +187,7 @@ def _relative(of: Points, i: int, seen_from: int) -> float:
         return 0.0 if left else of.total
     if i == of.kink:
         return of.at_kink if left else float(of.values[i])
-    base = of.total * -float(np.expm1(of.epsilon[i]))
+    base = of.total * -float(np.expm1(min(float(of.epsilon[i]), 700.0)))
     value = float(of.values[i])
     if (i < of.kink) == left:
         return value

@@ -45,7 +45,7 @@ _SETTINGS = {
     "docmanager-extension/plugin": {"autosave": False},
 }
 _THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-_LOG_TROUBLE = re.compile(r"Traceback|\bERROR\b|\[E |CRITICAL|message rate exceeded|data rate")
+_LOG_TROUBLE = re.compile(r"Traceback|\bERROR\b|\[E |CRITICAL|rate exceeded|restarting kernel")
 # a page that is reloaded in the midst of a stream closes the socket that the server writes to
 _PAGE_LEFT = re.compile(r"(StreamClosedError|WebSocketClosedError)[^\n]*$")
 _ERROR_OUTPUTS = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']"
@@ -174,9 +174,14 @@ class Lab:
     def trouble(self, since: int = 0) -> list[str]:
         """What the server's and the kernels' log tells of errors."""
         lines = self.log.read_text().splitlines()[since:]
-        hits = [number for number, line in enumerate(lines) if _LOG_TROUBLE.search(line)]
-        blocks = [_block(lines[number:]) for number in hits]
-        return [block for block in blocks if not _PAGE_LEFT.search(block)][:5]
+        found, number = [], 0
+        while number < len(lines):
+            size = _block(lines, number) if _LOG_TROUBLE.search(lines[number]) else 1
+            block = "\n".join(lines[number : number + size])
+            if _LOG_TROUBLE.search(block) and not _PAGE_LEFT.search(block):
+                found.append(block)
+            number += size
+        return found[:5]
 
     def log_length(self) -> int:
         """Lines in the log so far."""
@@ -386,12 +391,13 @@ _STOPWATCH = """css => {
         {subtree: true, childList: true, attributes: true, characterData: true}) }"""
 
 
-def _block(lines: Sequence[str]) -> str:
-    """The first line and, of a traceback, all down to the line that names the exception."""
-    if "Traceback" not in lines[0]:
-        return lines[0]
-    end = next((n for n, line in enumerate(lines[1:], 1) if line[:1].strip()), len(lines) - 1)
-    return "\n".join(lines[: end + 1])
+def _block(lines: Sequence[str], start: int) -> int:
+    """How many lines a message has: what is indented, and the exception under a traceback."""
+    end = start + 1
+    while end < len(lines) and (not lines[end] or lines[end][0].isspace()):
+        end += 1
+    named = lines[start].startswith("Traceback") and end < len(lines)
+    return end - start + named
 
 
 def _free_port() -> int:

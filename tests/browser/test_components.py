@@ -86,13 +86,10 @@ def shown_by_kernel(notebook, plot):
     return json.loads(notebook.kernel(f"import json; print(json.dumps({lines}))"))
 
 
-def settled(notebook, plot="plots"):
+def settled(notebook, plots="plots"):
     """Wait until the page has reported the present revision of every plot."""
-    notebook.kernel(
-        f"end = time.time() + 20\n"
-        f"while time.time() < end and any(p.drawn != p.revision for p in {plot}): time.sleep(0.1)\n"
-        f"assert all(p.drawn == p.revision for p in {plot}), [p.drawn for p in {plot}]"
-    )
+    # asked from outside: ipykernel 6 hears the page only between two executions
+    notebook.until_kernel(f"all(p.drawn == p.revision for p in {plots})", seconds=30)
 
 
 def test_six_plots_follow_a_slider_and_come_back_as_they_are(lab, browser):

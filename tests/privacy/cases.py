@@ -1,4 +1,4 @@
-"""Everything that the privacy tests hold to account: whatever is new joins by one line in a list."""
+"""All that the privacy tests hold to account: whatever is new joins by one line in a list."""
 
 from __future__ import annotations
 

@@ -50,9 +50,7 @@ def replayed(plan, layer, neighbour, *, seed=0, dtype=torch.float64, decisions=N
         keep = np.delete(np.arange(RECORDS), who)
         other = poisoned[0][keep], poisoned[1][keep]
         batches_there = [_without(b, who) for b in batches]
-    right = record(
-        plan, layer.model(dtype), other, decisions=batches_there, frozen=left, **common
-    )
+    right = record(plan, layer.model(dtype), other, decisions=batches_there, frozen=left, **common)
     present = [who in b for b in batches]
     return violations(left, right, 2.0 if replaces else 1.0, present)
 
@@ -89,9 +87,7 @@ def test_every_neighbour_alone_and_in_empty_batches(neighbour, dtype):
         plan = plan_of(FULL, dp.Poisson(0.5, 5), relation)
         decisions = [np.array([3]), nobody, np.array([1, 2]), np.array([3]), np.arange(RECORDS)]
         for layer in (cases.LAYERS[0], cases.LAYERS[3]):
-            found = replayed(
-                plan, layer, neighbour, seed=3, dtype=dtype, decisions=decisions
-            )
+            found = replayed(plan, layer, neighbour, seed=3, dtype=dtype, decisions=decisions)
             assert found == []
 
 

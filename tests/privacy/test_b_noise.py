@@ -137,6 +137,26 @@ def test_secret_noise_does_not_follow_any_public_seed(method):
     assert not torch.equal(first, released(method, seed=1)[0])
 
 
+def test_a_secret_is_not_a_seed_of_32_bits(monkeypatch):
+    """torch's CPU generator keeps 32 bits of any seed: four thousand million keys, tried in days.
+
+    So secret noise must not be what the generator's own seed gives.
+    """
+    found, original = [], dp.Gaussian.draw
+
+    def draw(self, total, norm, generator):
+        again = torch.Generator().manual_seed(generator.initial_seed())
+        noisy = original(self, total, norm, generator)
+        found.append(float((original(self, total, norm, again) == noisy).double().mean()))
+        return noisy
+
+    monkeypatch.setattr(dp.Gaussian, "draw", draw)
+    released(cases.METHODS[0], seed=None)
+    assert found[0] < 1e-4, "whoever tries all seeds finds the noise"
+    assert torch.equal(*(torch.rand(3, generator=torch.Generator().manual_seed(s))
+                         for s in (1, 1 + 2**32)))  # fmt: skip
+
+
 @pytest.mark.parametrize("rate", [1e-9, 1.0])
 def test_noise_does_not_depend_on_the_batch(rate):
     """Empty and full batches get the very same noise, to the last digit that float32 keeps."""

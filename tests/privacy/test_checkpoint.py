@@ -1,4 +1,4 @@
-"""Checkpoints: bit for bit with a seed, never the same noise twice without, never under-reported."""
+"""Checkpoints: bit for bit with a seed, never the same noise twice, never under-reported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import stat
 import subprocess
 import sys
 import time
+import traceback
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,12 +23,8 @@ from tests.privacy import cases
 from tests.privacy.recording import Recording, listening, smuggled
 
 STEPS, RECORDS = 23, 30
-CHILD = """
-import os, sys, warnings
-warnings.simplefilter("ignore")
-from tests.privacy.test_checkpoint import child
-child(*sys.argv[1:])
-"""
+LENGTH = 100
+ROOT = Path(__file__).parents[2]
 
 
 def plan_of(method=None, steps=STEPS):
@@ -204,77 +202,88 @@ def test_other_runs_and_damage_are_refused_in_words(tmp_path):
 
 def child(path, log, seed):
     """A run that tells each draw to a log before it makes it; killed from outside."""
-    torch.set_num_threads(1)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     original = dp.Gaussian.draw
 
     def draw(*args):
         os.write(out, b".")
-        time.sleep(0.002)
+        time.sleep(0.001)
         return original(*args)
 
     dp.Gaussian.draw = draw
     net = model()
-    seeded = None if seed == "None" else int(seed)
-    steps = dp.train(net, data(), plan_of(dp.DPSGD(4.0, 0.7, 0.2, 0.9), 300), seed=seeded, checkpoint=path,
-                     checkpoint_every=7)  # fmt: skip
-    for _ in steps:
+    for _ in dp.train(net, data(), long_plan(), seed=seed, checkpoint=path, checkpoint_every=7):
         pass
-    torch.save(flat(net), path + ".end")
+    torch.save(flat(net), f"{path}.end")
 
 
-@pytest.mark.parametrize("seed", [None, 5])
-def test_killed_at_any_moment_it_resumes_and_never_under_reports(seed, tmp_path):
-    """kill -9 at random moments; 100 of each kind in the long form, a few here."""
-    rng = np.random.default_rng(0 if seed is None else 1)
-    kills, done = (100 if cases.LONG else 3), 0
-    whole = None
+def long_plan():
+    return plan_of(dp.DPSGD(4.0, 0.7, 0.2, 0.9), LENGTH)
+
+
+def killings(folder, seed, kills):
+    """Kill runs at random moments, resume each until it ends; what was seen at each kill.
+
+    Runs in a process of its own that has imported everything: each run is a fork of it.
+    """
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rng, done, number = np.random.default_rng(kills), 0, 0
+    whole = None if seed is None else _unbroken(seed)
     while done < kills:
-        path, log = tmp_path / f"{done}.pt", tmp_path / f"{done}.log"
+        number += 1
+        path, log = Path(folder) / f"{number}.pt", Path(folder) / f"{number}.log"
         for attempt in range(4):
-            process = _started(path, log, seed)
-            if attempt < 3 and done < kills:
-                _kill_after(process, log, float(rng.uniform(0, 0.6)))
-                done += 1
-                if path.exists():
-                    drawn = len(log.read_bytes()) if log.exists() else 0
-                    at = checkpoints.read(path)
-                    assert at.done <= at.paid
-                    if seed is None:
-                        assert drawn <= at.paid, "noise was drawn that nobody paid for"
-            else:
-                assert process.wait(120) == 0, process.stderr.read().decode()
-                process.stderr.close()
-                break
+            moment = float(rng.uniform(0, 0.4)) if attempt < 3 and done < kills else None
+            done += _killed(path, log, seed, moment)
+            _check_after_a_kill(path, log, seed)
         at = checkpoints.read(path)
-        assert at.done == at.paid == 300
+        assert at.done == at.paid == LENGTH, at
         if seed is not None:
-            end = torch.load(f"{path}.end", weights_only=True)
-            whole = _unbroken(seed) if whole is None else whole
-            assert torch.equal(end, whole)
+            assert torch.equal(torch.load(f"{path}.end", weights_only=True), whole)
+
+
+def _killed(path, log, seed, moment):
+    """Run in a fork, kill it after a moment (None: let it end); whether it died of it."""
+    process = os.fork()
+    if not process:
+        try:
+            child(path, log, seed)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(7)
+    if moment is not None:
+        time.sleep(moment)
+        os.kill(process, signal.SIGKILL)
+    ended = os.waitpid(process, 0)[1]
+    assert ended == 0 or os.WIFSIGNALED(ended), "the run failed by itself"
+    return os.WIFSIGNALED(ended)
+
+
+def _check_after_a_kill(path, log, seed):
+    """Whatever is on disk is whole, and covers every draw that was begun."""
+    drawn = len(log.read_bytes()) if log.exists() else 0
+    if not path.exists():
+        assert drawn == 0, "noise was drawn before anything was on disk"
+        return
+    at = checkpoints.read(path)
+    assert at.done <= at.paid <= LENGTH
+    if seed is None:
+        assert drawn <= at.paid, f"{drawn} draws, {at.paid} paid"
 
 
 def _unbroken(seed):
     net = model()
-    list(dp.train(net, data(), plan_of(dp.DPSGD(4.0, 0.7, 0.2, 0.9), 300), seed=seed))
+    list(dp.train(net, data(), long_plan(), seed=seed))
     return flat(net)
 
 
-def _started(path, log, seed):
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(path), str(log), str(seed)], stderr=subprocess.PIPE
-    )
-
-
-def _kill_after(process, log, seconds):
-    """Wait until it draws (or ends), then a random moment more."""
-    size = log.stat().st_size if log.exists() else 0
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if log.exists() and log.stat().st_size > size:
-            break
-        time.sleep(0.005)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+@pytest.mark.parametrize("seed", [None, 5])
+def test_killed_at_any_moment_it_resumes_and_never_under_reports(seed, tmp_path):
+    """kill -9 at random moments; 100 of each kind in the long form, 8 here."""
+    kills = 100 if cases.LONG else 8
+    call = f"killings({str(tmp_path)!r}, {seed!r}, {kills})"
+    code = f"from tests.privacy.test_checkpoint import killings\n{call}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -22,9 +22,11 @@ SAMPLERS, ACCOUNTANTS = len(cases.SAMPLERS), len(cases.ACCOUNTANTS)
 CLIPPINGS = len(cases.CLIPPINGS)
 EXPECTED = {
     "test_a_replay.py": COMBINATIONS + 2 * LAYERS + 3 * NEIGHBOURS + 3 * LAYERS * CLIPPINGS + 1,
-    "test_b_noise.py": 3 * METHODS + 2 * 2 + 2 + 2,
+    "test_b_noise.py": 3 * METHODS + 2 * 2 + 1 + 2 + 2,
     "test_c_canaries.py": METHODS + 4,
-    "test_d_fingerprint.py": len(test_d_fingerprint.FINGERPRINTS) + 4 + SAMPLERS * (1 + ACCOUNTANTS)
+    "test_d_fingerprint.py": len(test_d_fingerprint.FINGERPRINTS)
+    + 4
+    + SAMPLERS * (1 + ACCOUNTANTS)
     + 2,
     "test_f_ledger.py": COMBINATIONS + METHODS + 9,
     "test_g_metamorphic.py": LAYERS * (3 + CLIPPINGS + 1) + LAYERS - 1 + METHODS + 2 + 1 + 2,

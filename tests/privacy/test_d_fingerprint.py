@@ -101,8 +101,8 @@ def test_the_fingerprint_tells_the_schemes_apart(draw, law):
     assert found.participations == pytest.approx(law.participations, abs=0.03)
     assert found.none == pytest.approx(law.none, abs=0.015)
     assert found.meet == pytest.approx(law.meet, abs=0.008)
-    distance = abs(np.array([found.sizes / 20, found.participations, found.none])
-                   - np.array([POISSON.sizes / 20, POISSON.participations, POISSON.none]))  # fmt: skip
+    poisson = np.array([POISSON.sizes / 20, POISSON.participations, POISSON.none])
+    distance = abs(np.array([found.sizes / 20, found.participations, found.none]) - poisson)
     assert distance.max() > 0.3
 
 
@@ -146,9 +146,7 @@ def test_wrong_pairs_are_refused_with_the_right_one_named():
         dp.Gaussian(1.0).pair(dp.Neighbours.ADD_REMOVE, fixed)
     with pytest.raises(dp.Refused, match="use Poisson"):
         dp.Laplace(1.0).pair(dp.Neighbours.REPLACE_ONE, dp.mechanisms.PoissonSampling(0.1))
-    poisson = dp.Gaussian(1.0).pair(
-        dp.Neighbours.REPLACE_ONE, dp.mechanisms.PoissonSampling(0.1)
-    )
+    poisson = dp.Gaussian(1.0).pair(dp.Neighbours.REPLACE_ONE, dp.mechanisms.PoissonSampling(0.1))
     subset = dp.Gaussian(1.0).pair(dp.Neighbours.REPLACE_ONE, fixed)
     price = dp.PLD().epsilon
     of = dp.Ledger.of

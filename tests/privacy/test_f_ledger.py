@@ -14,7 +14,7 @@ from dpkit import training
 from dpkit.methods import dpsgd
 from dpkit.runs import Run
 from tests.privacy import cases
-from tests.privacy.recording import listening, record, Recording, smuggled
+from tests.privacy.recording import Recording, listening, record, smuggled
 
 RECORDS = 40
 
@@ -46,7 +46,7 @@ def test_the_ledger_is_what_was_measured(combination):
 
 
 def _sigma(mechanism, relation):
-    """The noise multiplier that a charge stands for: unsampled replace-one is charged at sigma/2."""
+    """The multiplier that a charge stands for: unsampled replace-one is charged at sigma / 2."""
     halved = relation is dp.Neighbours.REPLACE_ONE and isinstance(mechanism, dp.Gaussian)
     return mechanism.noise_multiplier * (2 if halved else 1)
 

@@ -106,9 +106,7 @@ def test_record_order_changes_neither_sums_nor_noise(method):
     common = {"num_examples": RECORDS, "seed": 0}
     left = record(plan, layer.model(), (inputs, targets), decisions=batches, **common)
     moved = [place[b] for b in batches]
-    right = record(
-        plan, layer.model(), (inputs[order], targets[order]), decisions=moved, **common
-    )
+    right = record(plan, layer.model(), (inputs[order], targets[order]), decisions=moved, **common)
     for a, b in zip(left.draws, right.draws, strict=True):
         assert torch.allclose(a.total, b.total, rtol=1e-9, atol=1e-12)
         assert torch.allclose(a.noise, b.noise, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,8 @@
+"""The catalogue of planted faults; importing it registers them all."""
+
+from tests.privacy.planted import accounting, checkpoints, clipping, ledger, noise, steps
+from tests.privacy.planted.mutant import MUTANTS, Mutant
+
+__all__ = [
+    "MUTANTS", "Mutant", "accounting", "checkpoints", "clipping", "ledger", "noise", "steps",
+]  # fmt: skip
