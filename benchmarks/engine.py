@@ -384,7 +384,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.05, help="time of a turn")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall",
-                        help="cpu: the process's own time, for one thread on a busy machine")  # fmt: skip
+                        help="cpu: the process's own time, for a busy machine")  # fmt: skip
     parser.add_argument("--json", type=Path, help="write the rows here")
     args = parser.parse_args()
     names = list(dict.fromkeys(["sgd", *args.contestants]))

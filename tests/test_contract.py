@@ -80,7 +80,9 @@ def test_a_sampler_covers_its_steps_and_draws_within_the_data(value):
     assert [step for group in groups for step in group] == list(range(value.steps))
     batches = list(value.batches(50, np.random.default_rng(0)))
     assert len(batches) == value.steps
-    assert all(len(b) == len(set(b.tolist())) and set(b.tolist()) <= set(range(50)) for b in batches)
+    assert all(
+        len(b) == len(set(b.tolist())) and set(b.tolist()) <= set(range(50)) for b in batches
+    )
     assert value.expected_batch(50) > 0 and value.describe and value.relations
 
 

@@ -254,7 +254,8 @@ def squared(outputs: Tensor, targets: Tensor) -> Tensor:
 LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[[], Tensor]]] = {
     "smoothed": (functools.partial(ce, label_smoothing=0.1),
                  lambda: torch.randint(0, CLASSES, (RECORDS,))),
-    "weighted": (lambda o, t, reduction: ce(o, t, torch.arange(1.0, 5.0).to(o), reduction=reduction),
+    "weighted": (lambda o, t, reduction: ce(o, t, torch.arange(1.0, 5.0).to(o),
+                                            reduction=reduction),
                  lambda: torch.randint(0, CLASSES, (RECORDS,))),
     "soft targets": (ce, lambda: torch.rand(RECORDS, CLASSES)),
     "ignored class": (ce, lambda: torch.tensor([-100, 1, 2, -100, 0, 1, 2, 3, 0, 1, -100])),

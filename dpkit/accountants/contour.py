@@ -79,7 +79,9 @@ def usable(mechanisms: Sequence[Mechanism]) -> bool:
     return all(mechanism.smooth for mechanism in mechanisms)
 
 
-def real_axis(mechanisms: Sequence[Mechanism], counts: np.ndarray, target: np.ndarray) -> np.ndarray:
+def real_axis(
+    mechanisms: Sequence[Mechanism], counts: np.ndarray, target: np.ndarray
+) -> np.ndarray:
     """Sums of log moments on every line: (K, n) counts -> (K, lines).
 
     Computed piece by piece, until the least of (sum + Chernoff's term - target) / c, of which
@@ -161,9 +163,7 @@ def _start(
     return np.where(better, guess, bound[every, tilt])
 
 
-def deltas(
-    mechanisms: Sequence[Mechanism], counts: np.ndarray, epsilon: np.ndarray
-) -> np.ndarray:
+def deltas(mechanisms: Sequence[Mechanism], counts: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
     """delta of one row of counts at each epsilon; NaN where the contour does not vouch."""
     # Chernoff's bound on delta at eps is least where that on eps at this delta is: any will do
     # to see which lines are needed.

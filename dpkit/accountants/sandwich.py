@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import fft
 
-from dpkit.mechanisms import Mechanism
+from dpkit.mechanisms import Mechanism, tangents
 from dpkit.mechanisms import grid as grids
-from dpkit.mechanisms import tangents
 
 _MOST = 1 << 20  # cells of one window; beyond it the grid gets coarser, and the gap wider
 _FEW, _MANY = 1 << 12, 1 << 17  # cells: what is spent at least, and to resolve the bulk
@@ -217,9 +216,7 @@ def _power(
     return fft.irfft(spectrum, size)
 
 
-def _window(
-    parts: list[grids.Masses], tilted: list[np.ndarray], counts: Counts
-) -> tuple[int, int]:
+def _window(parts: list[grids.Masses], tilted: list[np.ndarray], counts: Counts) -> tuple[int, int]:
     """Grid indices that hold all but e^-32 of the tilted mass on each side (Chernoff)."""
     variance = 0.0
     for part, mass, count in zip(parts, tilted, counts, strict=True):

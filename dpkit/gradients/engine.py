@@ -115,7 +115,8 @@ class Engine:
         """
         self._prepare(inputs, targets, max_grad_norm)
         mask = self._as_mask(mask)
-        total, parts = torch.empty_like(self.parameters), []
+        total = torch.empty_like(self.parameters)
+        parts: list[_Part] = []
         for x, y in self._chunks(inputs, targets):
             works, losses = self._source.works(x, y, mask)
             parts.append(self._add(total, works, losses, max_grad_norm, fresh=not parts))
@@ -133,7 +134,8 @@ class Engine:
         `transform` maps (b, D) to (b, D), row by row; the norms are those of its results.
         """
         self._prepare(inputs, targets, max_grad_norm)
-        total, parts = torch.empty_like(self.parameters), []
+        total = torch.empty_like(self.parameters)
+        parts: list[_Part] = []
         for x, y in self._chunks(inputs, targets):
             rows, losses = self._source.examples(x, y)
             good = torch.isfinite(losses) & torch.isfinite(rows).all(1)

@@ -192,7 +192,9 @@ class Release:
     """What a method does in one step: a mechanism, how often, and which records it reads."""
 
     mechanism: Mechanism
-    count: int = knob(1, "n", "how often the mechanism is released in a step", 0, np.inf, integer=True)
+    count: int = knob(
+        1, "n", "how often the mechanism is released in a step", 0, np.inf, integer=True
+    )
     access: Access = Access.SAMPLED
 
     def __post_init__(self) -> None:

@@ -150,7 +150,9 @@ def _loaded(item: Any) -> Mechanism:
     values = item.get("values")
     names = {f.name for f in dataclasses.fields(kind)}
     if not isinstance(values, dict) or set(values) != names:
-        raise ValueError(f"A stored {kind.__name__} has the values {sorted(names)}, got {values!r}.")
+        raise ValueError(
+            f"A stored {kind.__name__} has the values {sorted(names)}, got {values!r}."
+        )
     given = {k: _loaded(v) if isinstance(v, dict) else v for k, v in values.items()}
     try:
         return kind(**given)

@@ -119,7 +119,9 @@ class RandomisedResponse(Mechanism):
         size = np.exp(np.minimum(epsilon, 700.0))
         other = (self.k - 2) * b
         return (
-            np.maximum(a - size * b, 0) + np.maximum(b - size * a, 0) + other * np.maximum(1 - size, 0)
+            np.maximum(a - size * b, 0)
+            + np.maximum(b - size * a, 0)
+            + other * np.maximum(1 - size, 0)
         )
 
     def log_moment(self, z: Any) -> np.ndarray:
