@@ -98,9 +98,8 @@ def turned(value: Any, path: str, setting: Any) -> Any:
     name, _, rest = path.partition(".")
     if not is_dataclass(value) or name not in {f.name for f in dataclasses.fields(value)}:
         raise AttributeError(f"{type(value).__name__} has no field {name!r} to turn.")
-    return replace(
-        value, **{name: turned(getattr(value, name), rest, setting) if rest else setting}
-    )
+    copied: Any = replace
+    return copied(value, **{name: turned(getattr(value, name), rest, setting) if rest else setting})
 
 
 def _is_number(value: Any) -> bool:

@@ -72,7 +72,7 @@ def _decode(value: Any, known: dict[str, type]) -> Any:
         if content.get("name") not in cls.__members__:
             raise ValueError(f"{tag} has no member {content.get('name')!r}.")
         return cls[content["name"]]
-    names = {f.name for f in fields(cls)}
+    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if set(content) != names:
         wrong = ", ".join(sorted(set(content) ^ names))
         raise ValueError(f"A stored {tag} must have exactly its fields; differing: {wrong}.")

@@ -37,9 +37,10 @@ def solve_scale(
             return math.exp(x)
         known.append((x, math.log(value) if value > 0 else -math.inf))
         known.sort()
-        x = _next(known, aim)
-        if x is None or not math.log(low) <= x <= math.log(high):
+        following = _next(known, aim)
+        if following is None or not math.log(low) <= following <= math.log(high):
             break
+        x = following
     return _give_up(known, target, low, high)
 
 

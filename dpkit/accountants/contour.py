@@ -36,7 +36,7 @@ _PERIODS = ((-12.0, 32), (-20.0, 40), (-35.0, 56), (-59.0, 80))
 class Rows(NamedTuple):
     """Points of a curve, and where to look for their answer."""
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]
     counts: np.ndarray
     base: np.ndarray  # log M(c) on the line in use
     start: np.ndarray  # an epsilon close to the answer
@@ -89,7 +89,7 @@ def real_axis(
     """
     total = np.full((len(counts), len(LINES)), np.inf)
     for chunk in range(_FIRST, len(_CHUNKS) - 1):
-        start, stop = _CHUNKS[chunk], _CHUNKS[chunk + 1]
+        stop = _CHUNKS[chunk + 1]
         _fill(total, mechanisms, counts, chunk)
         inside = _saddle(total, target) < stop - _AHEAD
         if np.all(inside | np.isinf(total[:, stop - 1])):

@@ -32,10 +32,11 @@ def histogram(
         zero = np.where((edges[:-1] <= 0) & (edges[1:] > 0), 1.0, 0.0)
         return LossDistribution(edges, zero, zero.copy(), 0.0)
     plan = sandwich.laid_out(mechanisms, counts, delta=1e-7, tilt=0.0)
-    if plan is None:
+    found = [plan and sandwich.composed(mechanisms, counts, plan, side) for side in (True, False)]
+    sides = [side for side in found if side]
+    if plan is None or len(sides) < 2:
         empty = np.zeros(bins)
         return LossDistribution(np.linspace(-1.0, 1.0, bins + 1), empty, empty.copy(), 1.0)
-    sides = [sandwich.composed(mechanisms, counts, plan, upper) for upper in (True, False)]
     total = np.cumsum(np.maximum(sides[0].tilted, 0.0))
     low, high = np.searchsorted(total, [1e-7 * total[-1], (1 - 1e-7) * total[-1]])
     losses, step = sides[0].losses, plan.step

@@ -150,7 +150,7 @@ def _contour(mechanisms: tuple[Mechanism, ...], counts: np.ndarray, delta: float
     for side in _directions(mechanisms):
         values = contour.epsilons(side, counts, delta, worst)
         worst = values if worst is None else np.maximum(worst, values)
-    return np.maximum(worst, 0.0)
+    return np.maximum(0.0 if worst is None else worst, 0.0)
 
 
 def _upper(

@@ -116,7 +116,7 @@ def lower(mechanisms: Pairs, counts: Counts, delta: float, above: float) -> floa
     layout = laid_out(mechanisms, counts, delta, fine=True)
     side = composed(mechanisms, counts, layout, False) if layout else None
     best = max(side.epsilon(delta), 0.0) if side else 0.0
-    if best < 0.98 * above < math.inf:
+    if layout and best < 0.98 * above < math.inf:
         # Joined dots move no loss by more than a cell: a cell lower they are below the truth.
         side = composed(mechanisms, counts, layout, True)
         if side:

@@ -34,7 +34,7 @@ def loss(runs: Sequence[Run], planned: Curve | None = None) -> Figure:
     lines = [_line(run, run.tested_steps, run.test_loss, i, "loss %{y:.3g}")
              for i, run in enumerate(runs)]  # fmt: skip
     highest = [max((x for x in run.test_loss if np.isfinite(x)), default=0.0) for run in runs]
-    y = {"rangemode": "tozero"} if 0 < max(highest, default=0) < 50 else {"type": "log"}
+    y: Figure = {"rangemode": "tozero"} if 0 < max(highest, default=0) < 50 else {"type": "log"}
     y = y if any(highest) else {"range": [0, 3]}
     x = _reach(runs, planned)
     return {"data": lines, "layout": layout_of("step", "test loss (nats)", x=x, y=y)}

@@ -144,7 +144,7 @@ def _entry(item: Any) -> tuple[Mechanism, int]:
 
 def _loaded(item: Any) -> Mechanism:
     kinds = {kind.__name__: kind for kind in STORED}
-    kind = kinds.get(item.get("kind")) if isinstance(item, dict) else None
+    kind = kinds.get(str(item.get("kind"))) if isinstance(item, dict) else None
     if kind is None:
         raise ValueError(f"Unknown mechanism in a stored ledger: {item!r}.")
     values = item.get("values")
@@ -153,7 +153,7 @@ def _loaded(item: Any) -> Mechanism:
         raise ValueError(
             f"A stored {kind.__name__} has the values {sorted(names)}, got {values!r}."
         )
-    given = {k: _loaded(v) if isinstance(v, dict) else v for k, v in values.items()}
+    given: dict[str, Any] = {k: _loaded(v) if isinstance(v, dict) else v for k, v in values.items()}
     try:
         return kind(**given)
     except TypeError as error:

@@ -181,12 +181,12 @@ def _reach(rate: float, sigma: float, power: float, side: float) -> float:
     reach = _EDGE + max(power * side, 0.0) / sigma
     if reach < 2 * _EDGE:
         return reach
-    low = 0.0
+    low, best = 0.0, -math.inf
     for _ in range(2):
         u = np.linspace(low, reach, 257)
         ratio = _log_ratio(rate, side * u / sigma - 0.5 / sigma**2)
         size = power * ratio - 0.5 * u * u
-        best = size.max() if low == 0.0 else best
+        best = float(size.max()) if low == 0.0 else best
         last = int(np.flatnonzero(size > best - 45.0)[-1])
         low, reach = float(u[last]), float(u[min(last + 1, 256)])
     return max(reach, _EDGE)

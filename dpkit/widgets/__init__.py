@@ -1,11 +1,57 @@
-"""Widgets: turn a plan's knobs, watch the events."""
+"""Widgets: turn a plan's knobs, watch the events; a panel loads when it is used."""
 
-from dpkit.widgets.board import Board, Box
-from dpkit.widgets.controls import Buttons, Check, Choice, Code, Entry, Note, Progress, Slider
-from dpkit.widgets.playground import Playground
-from dpkit.widgets.plot import LivePlot
+from __future__ import annotations
 
-__all__ = [
-    "Board", "Box", "Buttons", "Check", "Choice", "Code", "Entry", "LivePlot", "Note",
-    "Playground", "Progress", "Slider",
-]  # fmt: skip
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "accounting": ("AccountantsPanel", "FiveAnswersPanel"),
+    "board": ("Board", "Box"),
+    "controls": ("Buttons", "Check", "Choice", "Code", "Entry", "Note", "Progress", "Slider"),
+    "lesson": ("Lesson",),
+    "lessons": (
+        "CompositionPanel", "HypothesisPanel", "NoisePanel", "RandomisedResponsePanel",
+    ),
+    "playground": ("Playground",),
+    "plot": ("LivePlot",),
+}  # fmt: skip
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = [*_HOME_OF]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from dpkit.widgets.accounting import AccountantsPanel, FiveAnswersPanel  # noqa: F401
+    from dpkit.widgets.board import Board, Box  # noqa: F401
+    from dpkit.widgets.controls import (  # noqa: F401
+        Buttons,
+        Check,
+        Choice,
+        Code,
+        Entry,
+        Note,
+        Progress,
+        Slider,
+    )
+    from dpkit.widgets.lesson import Lesson  # noqa: F401
+    from dpkit.widgets.lessons import (  # noqa: F401
+        CompositionPanel,
+        HypothesisPanel,
+        NoisePanel,
+        RandomisedResponsePanel,
+    )
+    from dpkit.widgets.playground import Playground  # noqa: F401
+    from dpkit.widgets.plot import LivePlot  # noqa: F401
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module at first use (PEP 562): lessons need no torch."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"dpkit.widgets has no name {name!r}; it has {', '.join(__all__)}.")
+    value = getattr(importlib.import_module(f"dpkit.widgets.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -29,7 +29,7 @@ def _cell() -> tuple[str | None, int]:
         from IPython import get_ipython
     except ImportError:
         return None, 0
-    shell = get_ipython()  # type: ignore[no-untyped-call]
+    shell = get_ipython()
     if shell is None or not hasattr(shell, "get_parent"):
         return None, 0
     parent = shell.get_parent() or {}

@@ -75,7 +75,7 @@ class Choice(Control):
     """One of a few named options, by the browser's own list."""
 
     value = traitlets.Unicode().tag(sync=True)
-    options = traitlets.List().tag(sync=True)
+    options: traitlets.List = traitlets.List().tag(sync=True)
     _live = (*Control._live, "options")
 
     def __init__(
@@ -138,7 +138,7 @@ class Check(Control):
 class Buttons(Control):
     """A row of named actions; a click calls every `on_click` callback with the action's name."""
 
-    actions = traitlets.List().tag(sync=True)
+    actions: traitlets.List = traitlets.List().tag(sync=True)
     off = traitlets.List(traitlets.Unicode()).tag(sync=True)
     clicked = traitlets.Int(0)
     _live = ("actions", "off", "shown")

@@ -14,6 +14,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_playground.ipynb"
 PANEL = "import dpkit as dp\npanel = dp.widgets.Playground({})\npanel"
 FAST = 'settings="data=moons examples=1000 noise=1.0 rate=1.0 batch=100 epochs=40"'
 LONG = 'settings="data=moons examples=1000 noise=1.0 rate=0.5 batch=100 epochs=20000"'
+WORDS = ".dpkit-playground .dpk-progress-part .dpk-unit"
 READOUT = ".dpk-note-plain strong"
 
 
@@ -33,7 +34,7 @@ def until(notebook, pattern, seconds=30.0):
     """Wait for words of the progress line; milliseconds it took."""
     started = time.perf_counter()
     notebook.page.wait_for_function(
-        "rx => new RegExp(rx).test(document.querySelector('.dpkit-playground .dpk-progress-part .dpk-unit')?.innerText || '')",
+        f"rx => new RegExp(rx).test(document.querySelector('{WORDS}')?.innerText || '')",
         arg=pattern,
         timeout=1000 * seconds,
     )
@@ -152,7 +153,7 @@ def test_running_the_cell_again_stops_the_old_run(lab, browser):
         notebook.kernel("old = panel")
         notebook.run_cell(0)
         notebook.page.wait_for_function(
-            "() => /Ready/.test(document.querySelector('.dpkit-playground .dpk-progress-part .dpk-unit')?.innerText || '')"
+            f"() => /Ready/.test(document.querySelector('{WORDS}')?.innerText || '')"
         )
         assert notebook.kernel("print(panel is old, old.session.runner.busy)") == "False False"
         notebook.assert_clean()
