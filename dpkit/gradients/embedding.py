@@ -54,7 +54,8 @@ class Lookups(Work):
         """Compare all pairs of positions of each record."""
         self.weight, self.tokens, self.grad = kernel.weight, tokens, grad
         self.size = kernel.size
-        different = tokens[:, :, None] != tokens[:, None, :]
+        pattern = tokens[:1] if tokens.stride(0) == 0 else tokens  # one row for all, expanded
+        different = pattern[:, :, None] != pattern[:, None, :]
         gram = torch.bmm(grad, grad.transpose(1, 2)).masked_fill_(different, 0.0)
         # Rounding can leave a vanishing sum slightly negative.
         self.squares = gram.flatten(1).sum(1).clamp_min_(0.0)

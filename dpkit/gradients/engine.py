@@ -19,7 +19,7 @@ from dpkit.gradients.fallback import Vmapped, split_rows
 from dpkit.gradients.kernel import Work
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
-from dpkit.gradients.probe import FEW, agrees, likes_channels_last
+from dpkit.gradients.probe import agrees, FEW, likes_channels_last, made_up
 from dpkit.gradients.sizes import keep_freed_memory, microbatch_size
 from dpkit.gradients.tape import Taped, find_units
 
@@ -234,9 +234,10 @@ class Engine:
                 f"{len(targets)}."
             )
         self._flat.check()
-        if not self._size and len(inputs):
-            with same_random_numbers(inputs):
-                self._probe(inputs, targets)
+        if not self._size:
+            invented = made_up(inputs, targets)
+            with same_random_numbers(invented[0]):
+                self._probe(*invented)
 
     def _probe(self, inputs: Tensor, targets: Tensor) -> None:
         """A look at the first batch: refuse it, or settle how the model is run."""

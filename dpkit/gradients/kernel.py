@@ -46,12 +46,14 @@ class Work(ABC):
 class Rows(Work):
     """Per-example gradients held as they are."""
 
-    def __init__(self, pieces: Sequence[Piece], mask: Tensor | None) -> None:
-        """Apply the flat mask, if there is one, and take the norms."""
+    def __init__(
+        self, pieces: Sequence[Piece], mask: Tensor | None = None, squares: Tensor | None = None
+    ) -> None:
+        """Apply the flat mask, if there is one, and take the norms unless they are given."""
         self.pieces = [
             (place, rows if mask is None else rows * mask[place]) for place, rows in pieces
         ]
-        self.squares = row_squares(rows for _, rows in self.pieces)
+        self.squares = row_squares(rows for _, rows in self.pieces) if squares is None else squares
         self.elements = sum(rows.numel() for _, rows in self.pieces)
         self.size = sum(rows.shape[1] for _, rows in self.pieces)
 

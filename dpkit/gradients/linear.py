@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, zeroed
 
 
+BLOCK_BYTES = 2**20
+"""Per-example gradients made at a time: half of a core's own cache."""
+
+
 class LinearKernel(Kernel):
     """A Linear layer on (B, d), or on a sequence (B, T, d)."""
 
@@ -32,7 +36,27 @@ class LinearKernel(Kernel):
         """Two factors where each record has one position, per-example products otherwise."""
         if grad.ndim == 2:
             return Outer(self, kept[0], grad, mask)
-        return Rows(self.examples(kept, grad), mask)
+        if mask is not None or self.weight is None:
+            return Rows(self.examples(kept, grad), mask)
+        return self._sequences(kept[0], grad)
+
+    def _sequences(self, inputs: Tensor, grad: Tensor) -> Work:
+        """Per-example products, and their norms while each block of them is in the cache."""
+        a = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
+        g = grad.reshape(grad.shape[0], -1, grad.shape[-1])
+        records, out, into = a.shape[0], g.shape[2], a.shape[2]
+        rows, squares = a.new_empty(records, out, into), a.new_empty(records)
+        step = max(1, BLOCK_BYTES // (out * into * a.element_size())) if a.device.type == "cpu" else records
+        for start in range(0, records, step):
+            some = slice(start, start + step)
+            torch.bmm(g[some].transpose(1, 2), a[some], out=rows[some])
+            torch.linalg.vector_norm(rows[some].flatten(1), dim=1, out=squares[some])
+        squares.square_()
+        pieces = [(self.weight, rows.flatten(1))]
+        if self.bias is not None:
+            pieces.append((self.bias, g.sum(1)))
+            squares.add_(torch.linalg.vector_norm(pieces[1][1], dim=1).square_())
+        return Rows(pieces, squares=squares)
 
 
 class Outer(Work):

@@ -14,6 +14,24 @@ from dpkit.gradients.tape import Taped
 FEW = 3
 
 
+def made_up(inputs: Tensor, targets: Tensor, count: int = 4) -> tuple[Tensor, Tensor]:
+    """Invented records of the same shape and kind, also where the batch is empty.
+
+    *Guarantee*: a look at them tells nothing of the records; a look at a private batch would
+    decide by private values how a model is run and what is said of it.
+    """
+    stream = torch.Generator().manual_seed(0)
+
+    def like(batch: Tensor, whole: int) -> Tensor:
+        shape = (count, *batch.shape[1:])
+        if batch.is_floating_point():
+            return torch.rand(shape, generator=stream, dtype=torch.float64).to(batch)
+        return torch.randint(0, whole, shape, generator=stream).to(batch)
+
+    # Zero is a class, and zero and one are tokens, of every model that has any.
+    return like(inputs, 2), like(targets, 1)
+
+
 def agrees(
     source: Taped | Vmapped,
     model: nn.Module,
