@@ -19,7 +19,7 @@ from dpkit.gradients.fallback import Vmapped, split_rows
 from dpkit.gradients.kernel import Work
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
-from dpkit.gradients.probe import agrees, FEW, likes_channels_last, made_up
+from dpkit.gradients.probe import FEW, agrees, likes_channels_last, made_up
 from dpkit.gradients.sizes import keep_freed_memory, microbatch_size
 from dpkit.gradients.tape import Taped, find_units
 

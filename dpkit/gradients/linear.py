@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, zeroed
 
-
 BLOCK_BYTES = 2**20
 """Per-example gradients made at a time: half of a core's own cache."""
 
@@ -46,7 +45,11 @@ class LinearKernel(Kernel):
         g = grad.reshape(grad.shape[0], -1, grad.shape[-1])
         records, out, into = a.shape[0], g.shape[2], a.shape[2]
         rows, squares = a.new_empty(records, out, into), a.new_empty(records)
-        step = max(1, BLOCK_BYTES // (out * into * a.element_size())) if a.device.type == "cpu" else records
+        step = (
+            max(1, BLOCK_BYTES // (out * into * a.element_size()))
+            if a.device.type == "cpu"
+            else records
+        )
         for start in range(0, records, step):
             some = slice(start, start + step)
             torch.bmm(g[some].transpose(1, 2), a[some], out=rows[some])
