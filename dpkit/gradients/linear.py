@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +57,7 @@ class LinearKernel(Kernel):
             torch.bmm(g[some].transpose(1, 2), a[some], out=rows[some])
             torch.linalg.vector_norm(rows[some].flatten(1), dim=1, out=squares[some])
         squares.square_()
-        pieces = [(self.weight, rows.flatten(1))]
+        pieces: list[Any] = [(self.weight, rows.flatten(1))]
         if self.bias is not None:
             pieces.append((self.bias, g.sum(1)))
             squares.add_(torch.linalg.vector_norm(pieces[1][1], dim=1).square_())
