@@ -29,8 +29,11 @@ def turn(panel, name, value):
 
 
 def test_a_run_ends_exactly_at_the_planned_epsilon(panel):
+    picture = panel.face.views.plots["picture"]
+    assert "not private" in picture.title, "before a run the picture shows training records"
     assert panel.start() and panel.join(60)
     panel.check()
+    assert "not private" not in picture.title
     run = panel.runs[-1]
     assert run.status == "done" and run.spent[-1] == panel.plan.epsilon()
     assert run.spent_steps[-1] == panel.plan.steps == 20 and len(run.accuracy) >= 15

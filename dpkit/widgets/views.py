@@ -13,7 +13,7 @@ from dpkit.plan import Curve, round_up
 from dpkit.runs import Run
 from dpkit.training import Step
 from dpkit.widgets.plot import LivePlot
-from dpkit.widgets.words import PLOTS
+from dpkit.widgets.words import PLOTS, RECORDS
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +92,7 @@ class Views:
         if moving and self._pictured[0] == id(model) and now - self._pictured[1] < _PICTURE_PAUSE:
             return
         self._pictured = id(model), now
+        self.plots["picture"].title = RECORDS if model is None else PLOTS["picture"]
         if model is None:
             examples = data.picture()
             # The card around the plot has its own title.
@@ -105,7 +106,7 @@ class Views:
 
     def named(self) -> list[tuple[str, figures.Figure]]:
         """Titles and figures as they stand, for saving."""
-        return [(PLOTS[key], plot.figure) for key, plot in self.plots.items()]
+        return [(plot.title, plot.figure) for plot in self.plots.values()]
 
 
 def _outputs(model: torch.nn.Module, inputs: torch.Tensor) -> np.ndarray:

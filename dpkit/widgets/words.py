@@ -112,5 +112,6 @@ STEP = (
     "ε spent {epsilon:.3f}"
 )
 ENDED = "{state}: {done:,} of {steps:,} steps in {seconds}{accuracy} · ε spent {epsilon:.3f}"
+RECORDS = "Training records (not private)"
 RUNS = "Runs"
 RUN_COLUMNS = ("run", "accuracy", "ε planned", "σ", "C", "batch", "epochs")
