@@ -14,6 +14,7 @@ import io
 import json
 import os
 import pickle
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,8 +154,14 @@ def plan_hash(plan: Plan) -> str:
         for path, _, value in every_knob(plan)
     ]
     kinds = [type(part).__name__ for part in (plan.method, plan.sampler, plan.accountant)]
-    text = repr((numbers, kinds, plan.neighbours.name, plan.before))
+    how = [_told(getattr(plan.method, name, None)) for name in ("optimiser", "clipping")]
+    text = repr((numbers, kinds, how, plan.neighbours.name, plan.before))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _told(value: Any) -> str:
+    """A value as it reads, without the address at which a function happens to lie."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _data_hash(*tensors: Any) -> str:

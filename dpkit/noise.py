@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Noise:
 
     *Guarantee*:
     - without a seed every bit comes from the operating system's entropy, stretched by AES in
-      counter mode where the `cryptography` package is installed;
+      counter mode where the `cryptography` package is installed and `secure` is not asked for;
     - with a seed the stream is repeatable bit for bit on one machine, and protects nothing
       against whoever knows the seed;
     - tails are right: the radius has 31 random bits, and 53 more beyond five deviations, so that
@@ -38,10 +39,19 @@ class Noise:
     for a float64 one.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, secure: bool = False) -> None:
         """The system's entropy for None; a teaching run's repeatable stream for a seed."""
+        if secure and seed is not None:
+            raise ValueError(
+                "secure=True (every bit of noise from the operating system) leaves no place for "
+                f"a seed, got seed={seed!r}: give seed=None, or secure=False for a teaching run."
+            )
         self.seed = seed
-        self._words = _secret_words() if seed is None else SeededWords(seed)
+        self._words: Words
+        if seed is None:
+            self._words = SystemWords() if secure else _secret_words()
+        else:
+            self._words = SeededWords(seed)
         self._kept: dict[tuple[int, torch.dtype], tuple[Tensor, ...]] = {}
 
     def added(self, total: Tensor, std: float) -> Tensor:
@@ -118,11 +128,34 @@ class Noise:
         radius[places] = fine.to(radius.dtype)
 
     def keyed(self, device: torch.device) -> torch.Generator:
-        """A device's own generator under a fresh key of this stream, for other distributions."""
+        """A device's own generator under a fresh key of this stream, for other distributions.
+
+        A CPU generator keeps 32 bits of its seed, which can be tried out: its whole state is
+        filled. The state is torch's own layout: 8 bytes of seed, two counters of 4 bytes, one of
+        8, then 624 words of 8 bytes that each hold 32 bits of a Mersenne twister.
+        """
         import torch
 
         key = int(self._words.take(2).view(np.uint64)[0] >> np.uint64(1))
-        return torch.Generator(device=device).manual_seed(key)
+        generator = torch.Generator(device=device).manual_seed(key)
+        if generator.device.type == "cpu":
+            state = generator.get_state()
+            fresh = self._words.take(624).view(np.uint32).astype(np.int64)
+            state[24 : 24 + 624 * 8].view(torch.int64).copy_(torch.from_numpy(fresh))
+            generator.set_state(state)
+        return generator
+
+    def state(self) -> str:
+        """Where a teaching run's stream stands, as text; a secret stream has no state to keep."""
+        if not isinstance(self._words, SeededWords):
+            raise TypeError("A secret stream of noise is never stored: it would be drawn twice.")
+        return self._words.state()
+
+    def restore(self, state: str) -> None:
+        """Go on where a teaching run's stream stood."""
+        if not isinstance(self._words, SeededWords):
+            raise TypeError("A secret stream of noise is never restored: it would be drawn twice.")
+        self._words.restore(state)
 
     def _drawn_on_device(self, flat: Tensor) -> Tensor:
         """Float64 values, under a fresh key for each release."""
@@ -151,6 +184,18 @@ class SeededWords(Words):
     def take(self, count: int) -> np.ndarray:
         """Raw 64-bit words, cut in two."""
         return self._bits.random_raw(count // 2).view(np.int32)
+
+    def state(self) -> str:
+        """The generator's state as JSON."""
+        held: dict[str, Any] = dict(self._bits.state)
+        words = [int(word) for word in held["state"]["state"]]
+        return json.dumps(held | {"state": {"state": words}})
+
+    def restore(self, state: str) -> None:
+        """Go on from a state that `state` gave."""
+        held = json.loads(state)
+        words = np.array(held["state"]["state"], dtype=np.uint64)
+        self._bits.state = held | {"state": {"state": words}}
 
 
 class SystemWords(Words):

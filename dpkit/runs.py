@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from dpkit import accountants, mechanisms, methods, samplers, schedules
+from dpkit import accountants, gradients, mechanisms, methods, samplers, schedules
 from dpkit.plan import Plan
 from dpkit.stored import dumps, loads
 from dpkit.training import Step
@@ -17,6 +17,11 @@ EXPORTS: tuple[type, ...] = (
     Plan,
     methods.DPSGD,
     samplers.Poisson,
+    gradients.SGD,
+    gradients.Adam,
+    gradients.Flat,
+    gradients.PerLayer,
+    gradients.Automatic,
     schedules.Tabulated,
     accountants.PLD,
     accountants.RDP,

@@ -16,6 +16,7 @@ from dpkit.accountants import Accountant
 from dpkit.checkpoint import Keeper
 from dpkit.mechanisms import Ledger, Mechanism, Neighbours, Release
 from dpkit.methods import Peek, Stepper
+from dpkit.noise import Noise
 from dpkit.plan import Plan
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def train(
     *,
     loss: Loss | None = None,
     seed: int | None = None,
+    secure: bool = False,
     device: str | torch.device | None = None,
     num_examples: int | None = None,
     evaluate_every: int | None = None,
@@ -102,16 +104,18 @@ def train(
     Stop by `break`, pause by not asking for the next step. Everything is checked here, before the
     first batch is drawn. `loss(outputs, targets, reduction="none")` gives one loss a record
     (cross entropy by default). `seed=None` takes noise and sampling from the operating system's
-    entropy; a seed makes a teaching run, repeatable bit for bit and private to nobody who knows
-    it. `num_examples` is the public number of examples that scales a step; by default the data's
-    own, which is then treated as public. `evaluate_every` steps the model is measured on test
-    data (0: never; by default so often that it costs about a tenth of the training).
+    entropy, stretched by a cipher; `secure=True` takes every bit of noise straight from it. A seed
+    makes a teaching run, repeatable bit for bit and private to nobody who knows it.
+    `num_examples` is the public number of examples that scales a step; by default the data's own,
+    which is then treated as public. `evaluate_every` steps the model is measured on test data
+    (0: never; by default so often that it costs about a tenth of the training).
     `checkpoint` is a private file from which the same call goes on after an interruption; it is
     written, and the next steps are paid for, every `checkpoint_every` steps (see `checkpoint`).
     """
     import torch
 
     dataset = _as_dataset(data)
+    streams = _streams(seed, secure)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     size = dataset.num_examples if num_examples is None else num_examples
     if size < 1:
@@ -123,7 +127,7 @@ def train(
         loss or torch.nn.functional.cross_entropy,
         plan.sampler.expected_batch(size),
     )
-    run = _Run(plan, dataset, stepper, where, _streams(seed, where), evaluate_every)
+    run = _Run(plan, dataset, stepper, where, streams, evaluate_every)
     run.seed, run.size = seed, size
     if checkpoint is not None:
         run.keep(Keeper(checkpoint, checkpoint_every), model)
@@ -139,7 +143,7 @@ class _Run:
         data: Dataset,
         stepper: Stepper,
         device: torch.device,
-        streams: tuple[np.random.Generator, torch.Generator],
+        streams: tuple[np.random.Generator, Noise],
         evaluate_every: int | None,
     ) -> None:
         self.plan, self.data, self.stepper, self.device = plan, data, stepper, device
@@ -192,13 +196,13 @@ class _Run:
             keeper, model = self._keeping
             keeper.write(self, model, done, done)
 
-    def streams(self) -> dict[str, torch.Tensor]:
+    def streams(self) -> dict[str, Any]:
         """The state of a teaching run's streams, for its checkpoint."""
-        return {"noise": self.noise.get_state(), "model": self._random}
+        return {"noise": self.noise.state(), "model": self._random}
 
-    def restore_streams(self, held: dict[str, torch.Tensor]) -> None:
+    def restore_streams(self, held: dict[str, Any]) -> None:
         """Go on with these streams."""
-        self.noise.set_state(held["noise"])
+        self.noise.restore(held["noise"])
         self._random = held["model"]
 
     @contextmanager
@@ -249,33 +253,13 @@ def _evaluations(plan: Plan, data: Dataset) -> int:
     return max(1, round(plan.steps / wanted))
 
 
-def _streams(seed: int | None, device: torch.device) -> tuple[np.random.Generator, torch.Generator]:
+def _streams(seed: int | None, secure: bool = False) -> tuple[np.random.Generator, Noise]:
     """Separate streams for sampling and noise; without a seed from the system's entropy."""
-    import torch
-
     if seed is not None and not 0 <= seed < 2**63:
         raise ValueError(f"seed must be a whole number in [0, 2^63), or None, got {seed!r}.")
     sampling, noise = np.random.SeedSequence(seed).spawn(2)
-    generator = torch.Generator(device=device)
-    generator.manual_seed(int(noise.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-    if seed is None and device.type == "cpu":
-        _fill_with_entropy(generator)
-    return np.random.default_rng(sampling), generator
-
-
-def _fill_with_entropy(generator: torch.Generator) -> None:
-    """Replace the whole state of a CPU generator: its seeds have 32 bits, which can be tried out.
-
-    The state is torch's own layout: 8 bytes of seed, two counters of 4 bytes, one of 8, then 624
-    words of 8 bytes that each hold 32 bits of a Mersenne twister.
-    """
-    import torch
-
-    state = generator.get_state()
-    words = state[24 : 24 + 624 * 8].view(torch.int64)
-    fresh = np.frombuffer(os.urandom(4 * 624), dtype=np.uint32).astype(np.int64)
-    words.copy_(torch.from_numpy(fresh))
-    generator.set_state(state)
+    key = None if seed is None else int(noise.generate_state(1, np.uint64)[0])
+    return np.random.default_rng(sampling), Noise(key if not secure else seed, secure)
 
 
 def _dropout_stream(sampling: np.random.Generator, device: torch.device) -> torch.Tensor:

@@ -183,7 +183,7 @@ def test_no_noise_costs_everything_and_changes_nothing(kind):
     assert np.isinf(bare.rdp(2.0))
     total = torch.arange(5.0)
     out = bare.draw(total, 1.0, seeded())
-    assert torch.equal(out, total) and out is not total
+    assert torch.equal(out, torch.arange(5.0))
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,9 @@ class Log:
         original = dp.Gaussian.draw
 
         def draw(mechanism, total, norm, generator):
+            given = total.clone()
             noisy = original(mechanism, total, norm, generator)
-            self.draws.append((total.clone(), norm, noisy.clone()))
+            self.draws.append((given, norm, noisy.clone()))
             return noisy
 
         monkeypatch.setattr(dp.Gaussian, "draw", draw)

@@ -153,6 +153,11 @@ def _attack(plan: Plan, canaries: int, delta: float | None) -> _Attack:
             "The canary audit adds and removes records; audit the plan with "
             "relation=Neighbours.ADD_REMOVE."
         )
+    if getattr(plan.method, "optimiser", None) is not None:
+        raise Refused(
+            "The canary audit reads each release off the weights that plain SGD moves; the "
+            "optimiser only sees what was released, so audit the plan with optimiser=None."
+        )
     if plan.before:
         raise Refused("The canary audit attacks the steps alone; audit the plan with before=().")
     if plan.sampler.sample_rate == 1.0:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dpkit.mechanisms import Gaussian, Refused, Release
 from dpkit.methods import DPSGD
+from dpkit.noise import Noise
 from dpkit.plan import Plan
 from dpkit.samplers import Poisson
 
@@ -107,7 +108,7 @@ def _clip_norm(stepper: DPSGDStepper, sigma: float) -> float:
 
 def _same_noise(stepper: DPSGDStepper) -> None:
     def change(step: int, batch: Any, releases: Any, generator: Any) -> Any:
-        return step, batch, releases, generator.manual_seed(20_140_827)
+        return step, batch, releases, Noise(20_140_827)
 
     _before(stepper, change)
 

@@ -25,6 +25,14 @@ class Updater(ABC):
     def step(self, gradient: Tensor, learning_rate: float) -> None:
         """Move the parameters by a flat private gradient (D,), which may be overwritten."""
 
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold to go on: tensors and plain values."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state` gave."""
+
 
 class Optimiser(ABC):
     """A rule of descent. It sees the private gradient only, so all it does is post-processing."""
@@ -77,6 +85,13 @@ class _SGDUpdater(Updater):
                 gradient = self._velocity
         self._parameters.add_(gradient, alpha=-learning_rate)
 
+    def state(self) -> dict[str, Any]:
+        return {} if self._velocity is None else {"velocity": self._velocity}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        velocity = state.get("velocity")
+        self._velocity = None if velocity is None else velocity.to(self._parameters)
+
 
 @dataclass(frozen=True)
 class Adam(Optimiser):
@@ -121,6 +136,13 @@ class _AdamUpdater(Updater):
         pace = learning_rate / (1 - rule.beta1**self._steps)
         self._parameters.addcdiv_(self._mean, scale, value=-pace)
 
+    def state(self) -> dict[str, Any]:
+        return {"mean": self._mean, "square": self._square, "steps": self._steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._mean, self._square = (state[key].to(self._parameters) for key in ("mean", "square"))
+        self._steps = state["steps"]
+
 
 @dataclass(frozen=True)
 class TorchOptimiser(Optimiser):
@@ -158,3 +180,9 @@ class _TorchUpdater(Updater):
         self._optimiser.step()
         for leaf in engine.leaves:
             leaf.grad = None
+
+    def state(self) -> dict[str, Any]:
+        return {"optimiser": self._optimiser.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._optimiser.load_state_dict(state["optimiser"])

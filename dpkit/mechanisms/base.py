@@ -132,7 +132,11 @@ class Mechanism(ABC):
         return np.maximum(np.real(self.log_moment(alpha - 1.0)), 0.0) / (alpha - 1.0)
 
     def draw(self, total: Any, norm: float, generator: Any) -> Any:
-        """A new tensor: `total` plus noise for contributions of norm at most `norm`."""
+        """`total` plus noise for contributions of norm at most `norm`.
+
+        `generator` is a torch.Generator or a `dpkit.noise.Noise`. The result may be `total`
+        itself, overwritten: take what is returned, and keep nothing of what was given.
+        """
         raise TypeError(
             f"{type(self).__name__} states a cost and draws nothing; draw with the mechanism "
             "that is released, such as Gaussian."
@@ -211,3 +215,8 @@ def sampling_text(sampling: Sampling | None) -> str:
     if isinstance(sampling, FixedSizeSampling):
         return f"under fixed-size sampling at rate {sampling.sample_rate:g}"
     return f"under {type(sampling).__name__}"
+
+
+def torch_stream(generator: Any, total: Any) -> Any:
+    """The torch.Generator for drawing on a tensor's device, from one or from a `Noise`."""
+    return generator.keyed(total.device) if hasattr(generator, "keyed") else generator

@@ -66,9 +66,14 @@ class Gaussian(Mechanism):
         return z * (1 + z) / (2 * self.noise_multiplier**2)
 
     def draw(self, total: Any, norm: float, generator: Any) -> Any:
-        """Drawn in double precision and cast after adding: single precision has no far tail."""
+        """In one pass by a `Noise`, else in double precision and cast after adding.
+
+        Single precision alone has no far tail; `Noise` shows its own to be right.
+        """
         if self.noise_multiplier == 0:
-            return total.clone()
+            return total
+        if hasattr(generator, "add_"):
+            return generator.add_(total, self.noise_multiplier * norm)
         noise = total.new_empty(total.shape).double()
         noise.normal_(0.0, self.noise_multiplier * norm, generator=generator)
         return noise.add_(total).type_as(total)

@@ -16,6 +16,7 @@ from dpkit.mechanisms.base import (
     Refused,
     Sampling,
     sampling_text,
+    torch_stream,
 )
 from dpkit.mechanisms.subsampled import Subsampled
 
@@ -70,7 +71,8 @@ class Laplace(Mechanism):
     def draw(self, total: Any, norm: float, generator: Any) -> Any:
         """The difference of two exponentials, in double precision."""
         if self.noise_multiplier == 0:
-            return total.clone()
+            return total
+        generator = torch_stream(generator, total)
         noise = total.new_empty(total.shape).double().exponential_(generator=generator)
         noise -= total.new_empty(total.shape).double().exponential_(generator=generator)
         return noise.mul_(self.noise_multiplier * norm).add_(total).type_as(total)
@@ -133,6 +135,7 @@ class RandomisedResponse(Mechanism):
 
     def draw(self, total: Any, norm: float, generator: Any) -> Any:
         """Answers 0 to k-1 in, randomised answers out; `norm` plays no part."""
+        generator = torch_stream(generator, total)
         chance = total.new_empty(total.shape).double().uniform_(generator=generator)
         shift = total.new_empty(total.shape).random_(1, self.k, generator=generator)
         return (total + shift * (chance >= self.keep)) % self.k

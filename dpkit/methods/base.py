@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from dpkit.noise import Noise
+
 Loss = Callable[..., Any]
 
 
@@ -46,17 +48,17 @@ class Stepper(Protocol):
         step: int,
         batch: tuple[torch.Tensor, torch.Tensor],
         releases: tuple[Release, ...],
-        generator: torch.Generator,
+        generator: Noise,
     ) -> Peek:
         """Make exactly these releases on the batch and move the model by them."""
 
     def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float | None]:
         """Mean loss and accuracy (None without classes) of the present model on public data."""
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the model, such as a momentum."""
 
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state that `state` gave."""
 
 

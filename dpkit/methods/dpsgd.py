@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from dpkit.gradients.clipping import Clipping, Flat
+from dpkit.gradients.optimisers import SGD, Optimiser
 from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Gaussian, Neighbours, Release
 from dpkit.methods.base import Loss, Method, Peek
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from dpkit.gradients import Engine
+    from dpkit.noise import Noise
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class DPSGD(Method):
 
     *Guarantee*
     - each step releases one Gaussian of standard deviation sigma C on a sum to which a record
-      contributes a vector of norm at most C; all else is post-processing;
+      contributes a vector of norm at most C, whatever the `clipping`; all else, the `optimiser`
+      included, is post-processing;
     - the sum is divided by a public constant, never by the batch that was drawn.
 
     *Source*: Abadi et al. 2016, algorithm 1.
@@ -41,12 +45,21 @@ class DPSGD(Method):
         slider=(0.001, 10.0),
     )  # fmt: skip
     momentum: float = knob(0.0, "m", "momentum of the updates", 0, 1, open_high=True)
+    optimiser: Optimiser | None = None
+    """How the model moves by the private gradient; None is SGD with `momentum`."""
+    clipping: Clipping = Flat()  # noqa: RUF009 - a frozen value
+    """How a record's gradient is bounded."""
 
     relations: ClassVar[tuple[Neighbours, ...]] = tuple(Neighbours)
 
     def __post_init__(self) -> None:
-        """Check every knob."""
+        """Check every knob, and that the momentum is given once."""
         check_knobs(self)
+        if self.optimiser is not None and self.momentum:
+            raise ValueError(
+                f"momentum (m) must be 0 beside an optimiser, which has its own, got "
+                f"{self.momentum:g}: give it to the optimiser, as in SGD(momentum=0.9)."
+            )
 
     @property
     def varies(self) -> bool:
@@ -65,30 +78,30 @@ class DPSGD(Method):
         """Take hold of a model; refuses layers that mix records."""
         from dpkit.gradients import Engine
 
-        return DPSGDStepper(self, Engine(model, loss), expected_batch)
+        return DPSGDStepper(self, Engine(model, loss, self.clipping), expected_batch)
 
 
 class DPSGDStepper:
     """DP-SGD at work on one model."""
 
     def __init__(self, method: DPSGD, engine: Engine, expected_batch: float) -> None:
-        """Hold the model's flat parameters and an empty velocity."""
+        """Hold the engine, and start the optimiser on its parameters."""
         self.method, self.engine, self.expected_batch = method, engine, expected_batch
-        self._velocity: torch.Tensor | None = None
+        self._updater = (method.optimiser or SGD(method.momentum)).start(engine)
 
     def step(
         self,
         step: int,
         batch: tuple[torch.Tensor, torch.Tensor],
         releases: tuple[Release, ...],
-        generator: torch.Generator,
+        generator: Noise,
     ) -> Peek:
         """One noisy clipped sum, divided by the expected batch, and one descent step."""
         (release,) = releases
         bound = at(self.method.max_grad_norm, step)
         clipped = self.engine.clipped_sum(*batch, bound)
         noisy = release.mechanism.draw(clipped.total, bound, generator)
-        self._descend(noisy.div_(self.expected_batch), at(self.method.learning_rate, step))
+        self._updater.step(noisy.div_(self.expected_batch), at(self.method.learning_rate, step))
         kept = len(clipped.losses) - clipped.skipped
         finite = clipped.losses.detach().nan_to_num(0.0, 0.0, 0.0).sum().item()
         return Peek(
@@ -103,20 +116,10 @@ class DPSGDStepper:
         """Mean loss and accuracy (None without classes) of the present model on public data."""
         return self.engine.evaluate(inputs, targets)
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the model."""
-        return {} if self._velocity is None else {"velocity": self._velocity}
+        return self._updater.state()
 
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        velocity = state.get("velocity")
-        self._velocity = None if velocity is None else velocity.to(self.engine.parameters)
-
-    def _descend(self, gradient: torch.Tensor, learning_rate: float) -> None:
-        if self.method.momentum:
-            if self._velocity is None:
-                self._velocity = gradient.clone()
-            else:
-                self._velocity.mul_(self.method.momentum).add_(gradient)
-            gradient = self._velocity
-        self.engine.parameters.add_(gradient, alpha=-learning_rate)
+        self._updater.restore(state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ import torch
 from torch import nn
 
 import dpkit as dp
-from dpkit.gradients import Automatic, Flat, PerLayer
+from dpkit.gradients import Adam, Automatic, Flat, PerLayer
 
 LONG = bool(os.environ.get("DPKIT_LONG"))
 """Set DPKIT_LONG=1 for the long forms: 10,000 replayed pairs, 200 kills, 2,000 audits."""
@@ -36,8 +38,13 @@ METHODS = [
     dp.DPSGD(rising, 0.7, 0.2),
     dp.DPSGD(falling, 0.7, 0.2),
     dp.DPSGD(1.1, widening, 0.2),
+    dp.DPSGD(1.2, 0.7, 0.2, clipping=PerLayer()),
+    dp.DPSGD(1.2, 0.7, 0.05, optimiser=Adam()),
 ]
-"""Every method, with every kind of schedule that it takes."""
+"""Every method, with every kind of schedule that it takes, and every way of descending."""
+
+READABLE = [method for method in METHODS if method.optimiser is None]
+"""Methods whose releases can be read off the weights' movement."""
 
 SAMPLERS = [
     dp.Poisson(0.4, 6),
@@ -65,9 +72,7 @@ class Layer:
 
     def model(self, dtype: torch.dtype = torch.float64) -> nn.Module:
         """The same weights at every call."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return self.build().to(dtype)
+        return copy.deepcopy(_built(self, dtype))
 
     def records(
         self, num: int, seed: int, dtype: torch.dtype = torch.float64
@@ -86,6 +91,13 @@ class Layer:
     def loss(self) -> Callable[..., torch.Tensor] | None:
         """None for cross entropy, else the squared error of each record."""
         return squared_error if self.regression else None
+
+
+@functools.cache
+def _built(layer: Layer, dtype: torch.dtype) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return layer.build().to(dtype)
 
 
 def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import stats
 from torch import nn
 
 import dpkit as dp
+from dpkit.noise import Noise
 from dpkit.schedules import at
 from tests.privacy import cases
 from tests.privacy.recording import record
@@ -77,7 +79,7 @@ def test_the_noise_drawn_has_the_charged_scale(method):
     assert_variance(drawn / torch.tensor(stds).double()[:, None], 1.0, "all steps together")
 
 
-@pytest.mark.parametrize("method", cases.METHODS, ids=cases.named)
+@pytest.mark.parametrize("method", cases.READABLE, ids=cases.named)
 def test_the_weights_move_by_the_charged_noise(method):
     """End to end: the movement of the weights alone, over the public divisor."""
     _, moves, _ = released(method)
@@ -138,23 +140,29 @@ def test_secret_noise_does_not_follow_any_public_seed(method):
 
 
 def test_a_secret_is_not_a_seed_of_32_bits(monkeypatch):
-    """torch's CPU generator keeps 32 bits of any seed: four thousand million keys, tried in days.
-
-    So secret noise must not be what the generator's own seed gives.
-    """
-    found, original = [], dp.Gaussian.draw
-
-    def draw(self, total, norm, generator):
-        again = torch.Generator().manual_seed(generator.initial_seed())
-        noisy = original(self, total, norm, generator)
-        found.append(float((original(self, total, norm, again) == noisy).double().mean()))
-        return noisy
-
-    monkeypatch.setattr(dp.Gaussian, "draw", draw)
+    """A key of 32 bits is tried out in days: noise takes at least 128 from the system."""
+    asked, original = [], os.urandom
+    monkeypatch.setattr(os, "urandom", lambda n: asked.append(n) or original(n))
     released(cases.METHODS[0], seed=None)
-    assert found[0] < 1e-4, "whoever tries all seeds finds the noise"
+    assert sum(asked) >= 16, "whoever tries all keys finds the noise"
+
+
+def test_a_device_stream_is_not_a_seed_of_32_bits():
+    """torch's CPU generator keeps 32 bits of any seed: its state must hold more than that."""
+    one = Noise(None).keyed(torch.device("cpu"))
+    again = torch.Generator().manual_seed(one.initial_seed())
+    assert not torch.equal(torch.rand(9, generator=one), torch.rand(9, generator=again))
     assert torch.equal(*(torch.rand(3, generator=torch.Generator().manual_seed(s))
                          for s in (1, 1 + 2**32)))  # fmt: skip
+
+
+def test_secure_noise_comes_from_the_system_bit_by_bit(monkeypatch):
+    asked, original = [], os.urandom
+    monkeypatch.setattr(os, "urandom", lambda n: asked.append(n) or original(n))
+    assert_variance(Noise(None, secure=True).add_(torch.zeros(100_000), 1.0).double(), 1.0, "all")
+    assert sum(asked) >= 4 * 100_000
+    with pytest.raises(ValueError, match="secure=True .* seed=3"):
+        Noise(3, secure=True)
 
 
 @pytest.mark.parametrize("rate", [1e-9, 1.0])
@@ -164,11 +172,12 @@ def test_noise_does_not_depend_on_the_batch(rate):
     assert torch.allclose(full, empty, atol=1e-5)
 
 
+@pytest.mark.parametrize("stream", [Noise, torch.Generator().manual_seed], ids=["Noise", "torch"])
 @pytest.mark.parametrize("kind", [dp.Gaussian, dp.Laplace], ids=cases.named)
-def test_a_mechanism_draws_its_own_law(kind):
+def test_a_mechanism_draws_its_own_law(kind, stream):
     """Kolmogorov-Smirnov at 1e-6, over 2e5 draws, tail included."""
     total = torch.zeros(200_000, dtype=torch.float64)
-    noise = kind(1.5).draw(total, 2.0, torch.Generator().manual_seed(0)) / 3.0
+    noise = kind(1.5).draw(total, 2.0, stream(0)) / 3.0
     law = {dp.Gaussian: "norm", dp.Laplace: "laplace"}[kind]
     assert stats.kstest(noise.numpy(), law).pvalue > 1e-6
     assert float(noise.abs().max()) > 4.0

@@ -19,11 +19,13 @@ from torch import nn
 
 import dpkit as dp
 from dpkit import checkpoint as checkpoints
+from dpkit.gradients import TorchOptimiser
 from tests.privacy import cases
 from tests.privacy.recording import Recording, listening, smuggled
 
 STEPS, RECORDS = 23, 30
 LENGTH = 100
+FOREIGN = dp.DPSGD(1.2, 0.7, 0.02, optimiser=TorchOptimiser(torch.optim.RMSprop))
 ROOT = Path(__file__).parents[2]
 
 
@@ -86,7 +88,7 @@ def crash(path, after, **options):
     return net, log, last
 
 
-@pytest.mark.parametrize("method", cases.METHODS, ids=cases.named)
+@pytest.mark.parametrize("method", [*cases.METHODS, FOREIGN], ids=cases.named)
 def test_a_seeded_run_resumed_equals_the_unbroken_run_bit_for_bit(method, tmp_path):
     whole, log, last = run(seed=7, method=method)
     for breaker in (run, crash):

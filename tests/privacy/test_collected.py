@@ -19,11 +19,11 @@ HERE = Path(__file__).parent
 COMBINATIONS, METHODS = len(cases.combinations()), len(cases.METHODS)
 LAYERS, NEIGHBOURS = len(cases.LAYERS), len(cases.NEIGHBOURS)
 SAMPLERS, ACCOUNTANTS = len(cases.SAMPLERS), len(cases.ACCOUNTANTS)
-CLIPPINGS = len(cases.CLIPPINGS)
+CLIPPINGS, READABLE = len(cases.CLIPPINGS), len(cases.READABLE)
 EXPECTED = {
     "test_a_replay.py": COMBINATIONS + 2 * LAYERS + 3 * NEIGHBOURS + 3 * LAYERS * CLIPPINGS + 1,
-    "test_b_noise.py": 3 * METHODS + 2 * 2 + 1 + 2 + 2,
-    "test_c_canaries.py": METHODS + 4,
+    "test_b_noise.py": 2 * METHODS + READABLE + 2 * 2 + 3 + 2 + 4,
+    "test_c_canaries.py": READABLE + 4,
     "test_d_fingerprint.py": len(test_d_fingerprint.FINGERPRINTS)
     + 4
     + SAMPLERS * (1 + ACCOUNTANTS)

@@ -11,7 +11,7 @@ from torch import nn
 
 import dpkit as dp
 from dpkit import training
-from dpkit.methods import dpsgd
+from dpkit.gradients import optimisers
 from dpkit.runs import Run
 from tests.privacy import cases
 from tests.privacy.recording import Recording, listening, record, smuggled
@@ -102,7 +102,7 @@ def test_a_failed_step_stays_charged(monkeypatch):
     steps = dp.train(nn.Linear(6, 3).double(), smuggled(*data()), plan, seed=0)
     next(steps)
     run = steps.gi_frame.f_locals["self"]
-    monkeypatch.setattr(dpsgd.DPSGDStepper, "_descend", lambda *a: 1 / 0)
+    monkeypatch.setattr(optimisers._SGDUpdater, "step", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(steps)
     assert run.spend.ledger(run.spend.mark).steps == 2

@@ -6,6 +6,7 @@ import sys
 
 from dpkit import checkpoint, training
 from dpkit.methods.dpsgd import DPSGDStepper
+from dpkit.noise import Noise
 from dpkit.samplers import poisson
 from tests.privacy.planted.mutant import drawing, mutant, put
 
@@ -31,7 +32,7 @@ def _(stack):
 
     def resume(self, run, model):
         start = original(self, run, model)
-        run.noise.manual_seed(start)
+        run.noise = Noise(start)
         return start
 
     put(stack, checkpoint.Keeper, "resume", resume)

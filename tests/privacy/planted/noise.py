@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import ExitStack
 
 import torch
 
 import dpkit as dp
-from dpkit import training
+from dpkit import noise, training
 from dpkit.methods.dpsgd import DPSGDStepper
+from dpkit.noise import Noise
 from tests.privacy.planted.mutant import mutant, put
 
 
@@ -18,8 +20,9 @@ def redrawn(stack: ExitStack, change) -> None:
     original = dp.Gaussian.draw
 
     def draw(self, total, norm, generator):
-        noisy = original(self, total.double(), norm, generator)
-        return (total.double() + change(noisy - total, self, norm, total)).type_as(total)
+        exact = total.double()
+        noise = original(self, exact.clone(), norm, generator) - exact
+        return (exact + change(noise, self, norm, total)).type_as(total)
 
     put(stack, dp.Gaussian, "draw", draw)
 
@@ -59,7 +62,7 @@ def _(stack):
     original = dp.Gaussian.draw
 
     def draw(self, total, norm, generator):
-        return original(self, total, norm, torch.Generator().manual_seed(5))
+        return original(self, total, norm, Noise(5))
 
     put(stack, dp.Gaussian, "draw", draw)
 
@@ -119,4 +122,5 @@ def _(stack):
 
 @mutant("a secret of 32 bits", "torch keeps 32 bits of a CPU generator's seed", "b")
 def _(stack):
-    put(stack, training, "_fill_with_entropy", lambda generator: None)
+    few = lambda: noise.SeededWords(int.from_bytes(os.urandom(4)))  # noqa: E731
+    put(stack, noise, "_secret_words", few)
