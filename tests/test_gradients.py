@@ -25,6 +25,7 @@ from dpkit.gradients import (
 )
 from dpkit.gradients.dense import Dense
 from dpkit.gradients.fallback import Vmapped
+from dpkit.gradients.sizes import GRADIENT_BYTES
 from dpkit.gradients.tape import Taped
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
@@ -383,6 +384,24 @@ def test_a_transform_acts_before_the_clip() -> None:
         engine = Engine(copy.deepcopy(model), ce, microbatch=microbatch)
         result = engine.transformed_sum(x, y, top, 0.05)
         assert distance(result.total, reference) <= 1e-12
+
+
+def test_a_transform_of_a_large_model_stays_within_memory_and_bound() -> None:
+    """800,000 parameters: few rows at a time, and norms that are not told too small."""
+    model = nn.Sequential(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, CLASSES))
+    x, y = torch.randn(24, 784), torch.arange(24) % CLASSES
+    exact = Engine(copy.deepcopy(model).double(), ce).clipped_sum(x.double(), y, 0.1).total
+    engine, seen = Engine(model, ce), []
+
+    def same(rows: Tensor) -> Tensor:
+        seen.append(len(rows))
+        return rows
+
+    total = engine.transformed_sum(x, y, same, 0.1).total
+    assert distance(total, exact) < 2e-6
+    assert sum(seen) == 24 and max(seen) * engine.size * 4 <= GRADIENT_BYTES
+    lone = engine.transformed_sum(x[:1], y[:1], same, 0.1).total
+    assert abs(float(lone.double().norm()) / 0.1 - 1) < 1e-6
 
 
 def test_clipping_by_layer() -> None:

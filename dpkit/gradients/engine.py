@@ -20,7 +20,7 @@ from dpkit.gradients.kernel import Work
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
 from dpkit.gradients.probe import FEW, agrees, likes_channels_last, made_up
-from dpkit.gradients.sizes import keep_freed_memory, microbatch_size
+from dpkit.gradients.sizes import keep_freed_memory, microbatch_size, rows_at_once
 from dpkit.gradients.tape import Taped, find_units
 
 Transform = Callable[[Tensor], Tensor]
@@ -136,7 +136,7 @@ class Engine:
         self._prepare(inputs, targets, max_grad_norm)
         total = torch.empty_like(self.parameters)
         parts: list[_Part] = []
-        for x, y in self._chunks(inputs, targets):
+        for x, y in self._chunks(inputs, targets, self._rows_at_once()):
             rows, losses = self._source.examples(x, y)
             good = torch.isfinite(losses) & torch.isfinite(rows).all(1)
             clean = torch.where(good[:, None], rows, 0.0)
@@ -211,13 +211,20 @@ class Engine:
             sum(part.skipped for part in parts),
         )
 
-    def _chunks(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _rows_at_once(self) -> int:
+        """Records whose whole gradients may be held, also where clipping never forms them."""
+        row = self.size * self.parameters.element_size()
+        return min(self._size, rows_at_once(row, self.memory_budget, self.parameters.device))
+
+    def _chunks(
+        self, inputs: Tensor, targets: Tensor, most: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Microbatches of nearly equal size."""
-        records = inputs.shape[0]
-        if 0 < records <= self._size:
+        records, most = inputs.shape[0], most or self._size
+        if 0 < records <= most:
             yield self._laid_out(inputs), targets
         elif records:
-            size = math.ceil(records / math.ceil(records / self._size))
+            size = math.ceil(records / math.ceil(records / most))
             for start in range(0, records, size):
                 some = slice(start, start + size)
                 yield self._laid_out(inputs[some]), targets[some]

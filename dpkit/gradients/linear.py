@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, zeroed
+from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, row_norms, zeroed
 
 BLOCK_BYTES = 2**20
 """Per-example gradients made at a time: half of a core's own cache."""
@@ -55,7 +55,7 @@ class LinearKernel(Kernel):
         for start in range(0, records, step):
             some = slice(start, start + step)
             torch.bmm(g[some].transpose(1, 2), a[some], out=rows[some])
-            torch.linalg.vector_norm(rows[some].flatten(1), dim=1, out=squares[some])
+            squares[some] = row_norms(rows[some].flatten(1))
         squares.square_()
         pieces: list[Any] = [(self.weight, rows.flatten(1))]
         if self.bias is not None:

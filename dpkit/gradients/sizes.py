@@ -49,6 +49,13 @@ def microbatch_size(need: Footprint, budget: int | None, device: torch.device) -
     return max(1, size)
 
 
+def rows_at_once(row: int, budget: int | None, device: torch.device) -> int:
+    """Records at a time whose gradients, `row` bytes each, are held three times over."""
+    limit = available_memory(device) // 4 if budget is None else budget
+    size = limit // (4 * row)
+    return max(1, min(size, GRADIENT_BYTES // row) if device.type == "cpu" else size)
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep the blocks that each step frees, instead of returning their pages.
 
