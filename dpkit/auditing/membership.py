@@ -143,15 +143,17 @@ def _trained(
     """Logit-scaled confidence in the true class, and whether it won, for every record."""
     import torch
 
+    from dpkit.datasets import Dataset
     from dpkit.training import train
 
     model = build(data, seed)
     keep = torch.from_numpy(member)
+    half = Dataset.of(data.inputs[keep], data.targets[keep], classes=data.classes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # attacking a run without privacy is the point
         steps = train(
-            model, (data.inputs[keep], data.targets[keep]), plan, seed=seed, device="cpu",
-            num_examples=data.num_examples // 2, evaluate_every=0,
+            model, half, plan, seed=seed, device="cpu", num_examples=data.num_examples // 2,
+            evaluate_every=0,
         )  # fmt: skip
         for _ in steps:
             pass

@@ -39,7 +39,7 @@ def check_split(
 
 
 def check_every_class(name: str, targets: Tensor, classes: tuple[str, ...]) -> None:
-    """No class without a training record: a model cannot learn it, and no plot shows it."""
+    """No class without a training record, where which classes occur is public."""
     import torch
 
     counts = torch.bincount(targets, minlength=len(classes))
@@ -48,7 +48,7 @@ def check_every_class(name: str, targets: Tensor, classes: tuple[str, ...]) -> N
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         raise ValueError(
             f"{name}: class {', '.join(empty[:3])}{more} of {len(classes)} has no training record: "
-            f"drop it and number the classes 0 to k - 1 without gaps, or take more records."
+            f"number the classes 0 to k - 1 without gaps, or name them all by classes=(...)."
         )
 
 

@@ -30,6 +30,11 @@ class Dataset:
     them, is not accounted for. Either may be empty. `published` says that the training records are
     known to everybody as well, as those of `load` are. `note` is for the reader of results.
 
+    *Guarantee*
+    - Where the classes are named, a record is refused only for what it is itself (not finite, of no
+      class), never for which others there are. Such a refusal reaches the holder of the records,
+      before anything is released.
+
     *Shapes*: inputs `(N, ...)` float32, targets `(N,)` int64; the other splits likewise.
     """
 
@@ -61,7 +66,6 @@ class Dataset:
                 )
         if not len(self.inputs):
             raise ValueError(f"{self.name}: there must be at least one training record, got none.")
-        check_every_class(self.name, self.targets, self.classes)
 
     @classmethod
     def of(
@@ -78,10 +82,11 @@ class Dataset:
         """A data set of your own tensors, arrays or lists; float32 tensors are not copied.
 
         Bytes (uint8) are taken to be pixels and divided by 255; other numbers stay as they are.
-        Without `classes` they are named "0" to the highest target: name them where even which
-        classes occur is private. Without `test` there is no test split, unless `test_share` holds
-        out that share of each class by a fixed rule: those records are then treated as public, and
-        `num_examples` counts the rest.
+        Without `classes` they are named "0" to the highest target, and a class between that has no
+        record is refused: which classes occur is then public. Name them where it is private.
+        Without `test` there is no test split, unless `test_share` holds out that share of each
+        class by a fixed rule: those records are then treated as public, and `num_examples` counts
+        the rest.
         """
         x, y = _inputs(name, inputs), _targets(name, targets)
         names = _class_names(y) if classes is None else tuple(classes)
@@ -91,7 +96,10 @@ class Dataset:
             x, y, test = _held_out(name, x, y, names, test_share)
         tested = (x[:0], y[:0]) if test is None else _pair(name, "test", test)
         given = (x[:0], y[:0]) if public is None else _pair(name, "public", public)
-        return cls(name, x, y, *tested, *given, classes=names)
+        made = cls(name, x, y, *tested, *given, classes=names)
+        if classes is None:
+            check_every_class(name, made.targets, names)
+        return made
 
     def __repr__(self) -> str:
         """Name, sizes, shape: no record."""
@@ -166,7 +174,8 @@ class Dataset:
         if self.is_planar:
             points = self.inputs[: picture.MOST_POINTS].cpu().numpy()
             return picture.scatter(points, targets[: picture.MOST_POINTS], self.classes, title)
-        return picture.sizes(np.bincount(targets), self.classes, title)
+        sizes = np.bincount(targets, minlength=self.num_classes)
+        return picture.sizes(sizes, self.classes, title)
 
 
 def assembled(raw: Raw, *, num_examples: int | None, public: float, seed: int) -> Dataset:
