@@ -67,7 +67,7 @@ class Keeper:
 
     def resume(self, run: Any, model: Any) -> int:
         """Bring a run to the state on file, if there is one; the first step that is to be made."""
-        self._identity = _identity(run)
+        self._identity = identity(run)
         if not self.path.exists():
             self._sampling = run.sampling.bit_generator.state
             return 0
@@ -90,6 +90,11 @@ class Keeper:
 
     def write(self, run: Any, model: Any, done: int, paid: int) -> None:
         """Put the state after `done` steps on disk; returns when it is safe there."""
+        if run.ranks.first:
+            self._on_disk(run, model, done, paid)
+        self.paid = paid
+
+    def _on_disk(self, run: Any, model: Any, done: int, paid: int) -> None:
         import torch
 
         content = self._identity | {
@@ -103,7 +108,6 @@ class Keeper:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         _replace(self.path, buffer.getvalue())
-        self.paid = paid
 
     def _after_loss(self, held: dict[str, Any]) -> int:
         """A secret run goes on after all that may have been drawn."""
@@ -132,7 +136,7 @@ class Keeper:
             )
 
 
-def _identity(run: Any) -> dict[str, Any]:
+def identity(run: Any) -> dict[str, Any]:
     """What makes a run this run and no other."""
     return {
         "dpkit": "checkpoint",

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from dpkit.accountants import Accountant
-from dpkit.checkpoint import Keeper
+from dpkit.checkpoint import Keeper, identity
 from dpkit.mechanisms import Ledger, Mechanism, Neighbours, Release
 from dpkit.methods import Peek, Stepper
 from dpkit.noise import Noise
 from dpkit.plan import Plan
+from dpkit.ranks import Ranks
 
 if TYPE_CHECKING:
     import torch
@@ -111,24 +112,28 @@ def train(
     (0: never; by default so often that it costs about a tenth of the training).
     `checkpoint` is a private file from which the same call goes on after an interruption; it is
     written, and the next steps are paid for, every `checkpoint_every` steps (see `checkpoint`).
+    In a group of torch.distributed every process calls this with the same arguments (see `ranks`).
     """
     import torch
 
     dataset = _as_dataset(data)
     streams = _streams(seed, secure)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device or _best_device())
     size = dataset.num_examples if num_examples is None else num_examples
     if size < 1:
         raise ValueError(f"num_examples (N, public number of examples) must be >= 1, got {size}.")
     for caution in plan.cautions(size):
         warnings.warn(caution, stacklevel=2)
+    ranks = Ranks.current()
+    ranks.alike(model.to(where).state_dict().values())
     stepper = plan.method.start(
-        model.to(where),
+        model,
         loss or torch.nn.functional.cross_entropy,
         plan.sampler.expected_batch(size),
     )
     run = _Run(plan, dataset, stepper, where, streams, evaluate_every)
     run.seed, run.size = seed, size
+    run.join(ranks)
     if checkpoint is not None:
         run.keep(Keeper(checkpoint, checkpoint_every), model)
     return run.steps()
@@ -154,6 +159,7 @@ class _Run:
         self.seed: int | None = None
         self.size = data.num_examples
         self.start = 0
+        self.ranks = Ranks()
         self._keeping: tuple[Keeper, torch.nn.Module] | None = None
         self._random = _dropout_stream(self.sampling, device)
 
@@ -185,9 +191,18 @@ class _Run:
             self._kept(step + 1)
             raise
 
+    def join(self, ranks: Ranks) -> None:
+        """Draw the batches of rank 0, after making sure that all ranks do the same."""
+        self.ranks = ranks
+        if ranks.size > 1:
+            for what, value in identity(self).items():
+                ranks.agree(what, value)
+            self.sampling.bit_generator.state = ranks.told(self.sampling.bit_generator.state)
+
     def keep(self, keeper: Keeper, model: torch.nn.Module) -> None:
         """Go on from a checkpoint, if there is one, and write it from now on."""
         self.start = keeper.resume(self, model)
+        self.ranks.agree("checkpoint", self.start)
         self._keeping = keeper, model
 
     def _kept(self, done: int) -> None:
@@ -229,7 +244,7 @@ class _Run:
     def _gather(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
-        index = torch.from_numpy(batch).to(self.device)
+        index = torch.from_numpy(self.ranks.own(batch)).to(self.device)
         return self.inputs.index_select(0, index), self.targets.index_select(0, index)
 
     def _event(self, done: int, peek: Peek) -> Step:
@@ -244,6 +259,14 @@ class _Run:
 
     def _due(self, done: int) -> bool:
         return done == 1 or done % self.every == 0 or done == self.plan.steps
+
+
+def _best_device() -> str:
+    """A GPU if there is one, each process of a machine its own."""
+    import torch
+
+    local = os.environ.get("LOCAL_RANK", "0")
+    return f"cuda:{local}" if torch.cuda.is_available() else "cpu"
 
 
 def _evaluations(plan: Plan, data: Dataset) -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
+
 from dpkit.gradients.clipping import Clipping, Flat
 from dpkit.gradients.optimisers import SGD, Optimiser
 from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Gaussian, Neighbours, Release
 from dpkit.methods.base import Loss, Method, Peek
+from dpkit.ranks import Ranks
 from dpkit.schedules import Schedule, at, scaled
 
 if TYPE_CHECKING:
@@ -87,6 +90,7 @@ class DPSGDStepper:
     def __init__(self, method: DPSGD, engine: Engine, expected_batch: float) -> None:
         """Hold the engine, and start the optimiser on its parameters."""
         self.method, self.engine, self.expected_batch = method, engine, expected_batch
+        self._ranks = Ranks.current()
         self._updater = (method.optimiser or SGD(method.momentum)).start(engine)
 
     def step(
@@ -100,17 +104,14 @@ class DPSGDStepper:
         (release,) = releases
         bound = at(self.method.max_grad_norm, step)
         clipped = self.engine.clipped_sum(*batch, bound)
-        noisy = release.mechanism.draw(clipped.total, bound, generator)
+        noisy = clipped.total
+        if self._ranks.first:  # before the sum is shared
+            noisy = release.mechanism.draw(noisy, bound, generator)
+        self._ranks.sum_(noisy)
         self._updater.step(noisy.div_(self.expected_batch), at(self.method.learning_rate, step))
-        kept = len(clipped.losses) - clipped.skipped
         finite = clipped.losses.detach().nan_to_num(0.0, 0.0, 0.0).sum().item()
-        return Peek(
-            loss=finite / kept if kept else float("nan"),
-            norms=clipped.norms.detach().double().cpu().numpy(),
-            max_grad_norm=bound,
-            batch_size=len(clipped.losses),
-            skipped=clipped.skipped,
-        )
+        norms = clipped.norms.detach().double().cpu().numpy()
+        return _peek(self._ranks.gathered((finite, clipped.skipped, norms)), bound)
 
     def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float | None]:
         """Mean loss and accuracy (None without classes) of the present model on public data."""
@@ -123,3 +124,17 @@ class DPSGDStepper:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self._updater.restore(state)
+
+
+def _peek(parts: list[tuple[float, int, np.ndarray]], max_grad_norm: float) -> Peek:
+    """One look at what all ranks saw: sums of finite losses, skipped records, norms."""
+    norms = np.concatenate([part[2] for part in parts])
+    skipped = sum(part[1] for part in parts)
+    kept = len(norms) - skipped
+    return Peek(
+        loss=sum(part[0] for part in parts) / kept if kept else float("nan"),
+        norms=norms,
+        max_grad_norm=max_grad_norm,
+        batch_size=len(norms),
+        skipped=skipped,
+    )

@@ -1,0 +1,97 @@
+"""One process of the two in tests/test_ranks.py: `torchrun --nproc-per-node 2 THIS FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from torch import distributed, nn
+
+import dpkit as dp
+from dpkit.gradients import Adam
+
+RECORDS, STEPS = 90, 12
+
+
+def plan(sigma: float = 1.1, steps: int = STEPS) -> dp.Plan:
+    method = dp.DPSGD(sigma, 0.5, 0.05, optimiser=Adam())
+    return dp.Plan(method, dp.Poisson(0.2, steps), delta=1e-3)
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    stream = torch.Generator().manual_seed(1)
+    inputs = torch.randn(RECORDS, 6, generator=stream)
+    return inputs, torch.arange(RECORDS) % 3
+
+
+def model(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 3))
+
+
+def flat(net: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in net.parameters()])
+
+
+def trained(net: nn.Module, wanted: dp.Plan, **options) -> dict:
+    """A run, with the noise that this process drew and the batches that it saw."""
+    drawn, original = [], dp.Gaussian.draw
+
+    def draw(self, total, norm, generator):
+        given = total.clone()
+        noisy = original(self, total, norm, generator)
+        drawn.append(noisy - given)
+        return noisy
+
+    dp.Gaussian.draw = draw
+    try:
+        steps = list(dp.train(net, data(), wanted, device="cpu", **options))
+    finally:
+        dp.Gaussian.draw = original
+    return {
+        "weights": flat(net),
+        "noise": torch.stack(drawn) if drawn else None,
+        "sizes": [step.peek.batch_size for step in steps],
+        "losses": [step.peek.loss for step in steps],
+        "epsilon": steps[-1].epsilon if steps else None,
+    }
+
+
+def refused(**options) -> str:
+    """The sentence with which a run is refused."""
+    try:
+        dp.train(model(), data(), options.pop("plan", plan()), device="cpu", **options)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def main(folder: Path) -> None:
+    """Each case on both ranks; each rank writes what it saw."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
+    path = folder / "run.pt"
+    half = dp.train(model(), data(), plan(), seed=5, device="cpu", checkpoint=path)
+    for step in half:
+        if step.step == 5:
+            half.close()
+            break
+    found = {
+        "seeded": trained(model(), plan(), seed=5),
+        "other start": trained(model(seed=rank), plan(), seed=5),
+        "secret": trained(model(), plan(), seed=None),
+        "resumed": trained(model(), plan(), seed=5, checkpoint=path),
+        "other seeds": refused(seed=rank),
+        "other plans": refused(plan=plan(1.0 + rank), seed=5),
+    }
+    torch.save(found, folder / f"rank{rank}.pt")
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
