@@ -2,7 +2,8 @@
 
 `python -m tests.privacy.mutants` prints the table (what killed what) and fails if one survives,
 or if the audit (c) alone finds it. `--short` runs the dozen of continuous integration, `--list`
-names them all, `NAME ...` runs some. Each mutant is planted in a process of its own.
+names them all, `NAME ...` runs some, `--every` lets every letter hunt every mutant (long), and
+`--seeds 200` counts false alarms. Each mutant is planted in a process of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import torch
 from _pytest.mark.expression import Expression
 
 from tests.privacy.planted import MUTANTS, Mutant
+from tests.privacy.seeds import STATISTICAL, moved
 
 HERE = Path(__file__).parent
 NET = {
@@ -42,9 +45,10 @@ NET = {
 class _Hunt:
     """A pytest plugin: of each letter the tests of the net, until the first that fails."""
 
-    def __init__(self, letters: str) -> None:
-        self.files = {NET[letter][0]: letter for letter in letters}
-        self.found: dict[str, tuple[int, list[str]]] = {letter: (0, []) for letter in letters}
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self.words = {letter: Expression.compile(text) for letter, text in words.items()}
+        self.files = {NET[letter][0]: letter for letter in words}
+        self.found: dict[str, tuple[int, list[str]]] = {letter: (0, []) for letter in words}
 
     def pytest_collection_modifyitems(self, items) -> None:
         items[:] = [item for item in items if self._wanted(item)]
@@ -62,8 +66,8 @@ class _Hunt:
         self.found[letter] = (ran + (report.when == "call"), failed)
 
     def _wanted(self, item) -> bool:
-        words = NET[self.files[item.path.name]][1]
-        return Expression.compile(words).evaluate(lambda word: word in item.name)
+        words = self.words[self.files[item.path.name]]
+        return words.evaluate(lambda word: word in item.name)
 
 
 def _pytest(files: list[str], *options: str, plugins=()) -> str:
@@ -76,9 +80,9 @@ def _pytest(files: list[str], *options: str, plugins=()) -> str:
     return said.getvalue()
 
 
-def hunted(one: Mutant | None, letters: str) -> dict[str, tuple[int, list[str]]]:
+def hunted(one: Mutant | None, words: Mapping[str, str]) -> dict[str, tuple[int, list[str]]]:
     """Plant a mutant here, run its hunters: tests run and first failure, by letter."""
-    hunt = _Hunt(letters)
+    hunt = _Hunt(words)
     with ExitStack() as stack:
         if one is not None:
             one.plant(stack)
@@ -94,7 +98,8 @@ def _child(number: int, letters: str) -> tuple[int, dict[str, tuple[int, list[st
     start = time.monotonic()
     try:
         one = MUTANTS[number] if number >= 0 else None
-        found = hunted(one, letters or (one.letters if one else "".join(NET)))
+        wanted = letters or (one.letters if one else "".join(NET))
+        found = hunted(one, {letter: NET[letter][1] for letter in wanted})
     except BaseException:
         found = {"!": (0, [traceback.format_exc()])}
     return number, found, time.monotonic() - start
@@ -108,13 +113,20 @@ def _task(work: tuple[int, str]):
     return _child(*work)
 
 
+def _forks(processes: int):
+    """A pool of forks of a process that has imported all; a fresh one for each task.
+
+    Nothing that is planted in one may be seen by the next.
+    """
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    _pytest([file for file, _ in NET.values()], "--collect-only")
+    return multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1)
+
+
 def run(chosen: list[int], letters: str = "", processes: int = 2, out=_told) -> list[str]:
     """Hunt the chosen mutants, print the table, and name those that got away."""
     escaped = []
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    _pytest([file for file, _ in NET.values()], "--collect-only")  # imported once, for all forks
-    # A fresh fork for each: nothing planted in one may be seen by the next.
-    with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
+    with _forks(processes) as pool:
         work = [(number, letters) for number in chosen]
         for number, found, seconds in pool.imap_unordered(_task, work, chunksize=1):
             kills = [letter for letter, (_, failed) in found.items() if failed]
@@ -128,23 +140,56 @@ def run(chosen: list[int], letters: str = "", processes: int = 2, out=_told) -> 
     return escaped
 
 
+def _alarms(seeds: range) -> list[str]:
+    """What the statistical tests say of an honest dpkit, under these seeds."""
+    torch.set_num_threads(1)
+    found = []
+    for seed in seeds:
+        with moved(seed):
+            told = hunted(None, STATISTICAL)
+        found += [f"seed {seed}: {name}" for _, names in told.values() for name in names]
+    return found
+
+
+def false_alarms(seeds: int, processes: int = 2, out=_told) -> list[str]:
+    """The false alarms of the statistical tests over many seeds."""
+    parts = [range(start, min(start + 10, seeds + 1)) for start in range(1, seeds + 1, 10)]
+    found = []
+    with _forks(processes) as pool:
+        for done, some in enumerate(pool.imap_unordered(_alarms, parts), start=1):
+            found += some
+            out(f"{min(10 * done, seeds)} seeds: {len(found)} false alarms {some or ''}")
+    return found
+
+
 def main(arguments: list[str]) -> int:
     """The table, the survivors, the time."""
     if "--list" in arguments:
         for one in MUTANTS:
             print(f"{one.name:38} {one.bug}")
         return 0
+    start, processes = time.monotonic(), 1 if "--one" in arguments else 2
+    if "--seeds" in arguments:
+        seeds = int(arguments[arguments.index("--seeds") + 1])
+        found = false_alarms(seeds, processes)
+        print(f"{len(found)} false alarms over {seeds} seeds in {_effort(start)}: {found}")
+        return bool(found)
     short, names = "--short" in arguments, [a for a in arguments if not a.startswith("-")]
     chosen = [i for i, one in enumerate(MUTANTS)
               if (not names or one.name in names) and (one.short or not short)]  # fmt: skip
     # The control: with nothing planted the net must be silent, or its kills mean nothing.
     control = [] if names or short else [-1]
-    start = time.monotonic()
-    escaped = run(control + chosen, processes=1 if "--one" in arguments else 2)
-    print(
-        f"{len(chosen)} mutants in {time.monotonic() - start:.0f} s, escaped: {escaped or 'none'}"
-    )
+    escaped = run(control + chosen, "".join(NET) if "--every" in arguments else "", processes)
+    print(f"{len(chosen)} mutants in {_effort(start)}, escaped: {escaped or 'none'}")
     return bool(escaped)
+
+
+def _effort(start: float) -> str:
+    """Wall time, processor time and load, since one means little without the others."""
+    times = os.times()
+    spent = times.user + times.system + times.children_user + times.children_system
+    wall = time.monotonic() - start
+    return f"{wall:.0f} s (processor {spent:.0f} s, load {os.getloadavg()[0]:.1f})"
 
 
 if __name__ == "__main__":
