@@ -7,10 +7,19 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import erfcx, ndtr, ndtri
 
-from dpkit.mechanisms import Gaussian, Mechanism
+from dpkit.mechanisms import (
+    FixedSizeGaussian,
+    Gaussian,
+    Mechanism,
+    ReplacedGaussian,
+    ShuffledGaussian,
+    SubsampledGaussian,
+)
 from dpkit.mechanisms.gaussian import gaussian_profile
+
+_SAMPLED = (SubsampledGaussian, ReplacedGaussian, FixedSizeGaussian)
 
 
 def epsilons(mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float) -> np.ndarray:
@@ -73,81 +82,79 @@ def gaussian_sigma(mechanism: Mechanism) -> float | None:
     """The multiplier if the pair is N(1, s^2) against N(0, s^2), else None."""
     if isinstance(mechanism, Gaussian):
         return mechanism.noise_multiplier
+    if isinstance(mechanism, ShuffledGaussian):  # its upper side
+        return mechanism.gaussian.noise_multiplier
+    if isinstance(mechanism, _SAMPLED) and mechanism.sample_rate == 1.0:
+        once = isinstance(mechanism, SubsampledGaussian)
+        return mechanism.noise_multiplier / (1 if once else 2)
     return None
 
 
 def gaussian_epsilon(mu: np.ndarray, delta: float) -> np.ndarray:
-    """The exact epsilon of N(mu, 1) against N(0, 1), by bisection and Newton in one sweep."""
+    """The exact epsilon of N(mu, 1) against N(0, 1)."""
     mu = np.asarray(mu, dtype=float)
     out = np.where(np.isinf(mu), np.inf, 0.0)
     rows = np.flatnonzero(np.isfinite(mu) & (gaussian_profile(mu, 0.0) > delta))
     if not len(rows):
         return out
-    out[rows] = _gaussian_root(mu[rows], math.log(delta))
-    return out
+    with np.errstate(over="ignore"):
+        out[rows] = mu[rows] * (mu[rows] / 2 + _gaussian_root(mu[rows], math.log(delta)))
+    return np.maximum(out, 0.0)
 
 
 def _gaussian_root(mu: np.ndarray, log_delta: float) -> np.ndarray:
-    """Newton on log delta, which is concave in eps: after one step it falls to the root."""
-    eps = mu * (mu / 2 + math.sqrt(-2 * log_delta))
+    """n = eps / mu - mu / 2 by Newton on log delta, which is concave: from the right it falls.
+
+    With g(n) = e^(n^2/2) Phi(-n): delta = e^(-n^2/2) (g(n) - g(n + mu)), and the slope in n is
+    -mu e^(-n^2/2) g(n + mu). Neither loses digits however large mu is.
+    """
+    n = np.full(len(mu), math.sqrt(-2 * log_delta))
     active = np.ones(len(mu), dtype=bool)
     for _ in range(60):
-        value = gaussian_profile(mu, eps)
-        slope = np.exp(eps + log_ndtr(-mu / 2 - eps / mu))
-        good = (value > 0) & (slope > 0)
-        value, slope = np.where(good, value, 1.0), np.where(good, slope, 1.0)
-        move = np.where(good, (np.log(value) - log_delta) * value / slope, -0.5 * eps)
-        eps = np.where(active, np.maximum(eps + move, 0.0), eps)
-        active &= np.abs(move) > 1e-15 * eps
+        away = 0.5 * erfcx((n + mu) / math.sqrt(2))
+        size = np.exp(-0.5 * n * n)
+        ahead = size * (0.5 * erfcx(np.maximum(n, 0.0) / math.sqrt(2)) - away)
+        value = np.where(n > 0, ahead, ndtr(-n) - size * away)
+        good = (value > 0) & (size > 0)
+        value, slope = np.where(good, value, 1.0), np.where(good, mu * size * away, 1.0)
+        move = np.where(good, (np.log(value) - log_delta) * value / slope, -0.5 * (n + mu / 2))
+        moved = np.maximum(n + move, -mu / 2)
+        active &= np.abs(moved - n) > 1e-15 * (n + mu)
+        n = np.where(active, moved, n)
         if not active.any():
             break
-    return eps
+    return n
 
 
-def decreasing_root(
-    profile: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray, delta: float
-) -> np.ndarray:
-    """Where a falling profile meets delta, by regula falsi on its logarithm with bisection."""
-    log_delta = math.log(delta)
+_NEAR = np.array([1e-1, 1e-2, 1e-4, 1e-7])
+_PLACES = np.concatenate([-_NEAR, _NEAR])
+"""Where to look beside the secant's root, in widths of the bracket."""
 
-    def gap(eps: np.ndarray) -> np.ndarray:
+
+def decreasing_root(profile: Callable[[np.ndarray], np.ndarray], delta: float) -> float:
+    """Where a falling profile meets delta, from above; infinite if it never does.
+
+    Each round looks at many points at once: an even grid, and the neighbourhood of the root of
+    the secant through the logarithms.
+    """
+    eps = np.concatenate([[0.0], np.geomspace(1e-12, 1e12, 97)])
+    high, log_delta = math.inf, math.log(delta)
+    for _ in range(60):
         with np.errstate(divide="ignore"):
-            return np.maximum(np.log(profile(eps)), -1e6) - log_delta
-
-    at_low, at_high = gap(low), gap(high)
-    last = np.zeros(len(low))
-    for turn in range(200):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            middle = high - at_high * (high - low) / (at_high - at_low)
-        halve = ~((middle > low) & (middle < high)) | (turn % 4 == 3)
-        # A step past the secant's root closes the bracket from the other end.
-        nudge = 2e-14 * high
-        middle = np.where(middle - low < nudge, low + nudge, middle)
-        middle = np.where(high - middle < nudge, high - nudge, middle)
-        middle = np.where(halve, 0.5 * (low + high), middle)
-        value = gap(middle)
-        above = value > 0
-        # Illinois: an end that stays twice counts half.
-        at_high = np.where(above, np.where(last == 1, at_high / 2, at_high), value)
-        at_low = np.where(above, value, np.where(last == -1, at_low / 2, at_low))
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-        last = np.where(above, 1, -1)
-        if np.all((high - low) <= 5e-14 * high):
+            gap = np.maximum(np.log(profile(eps)), -1e6) - log_delta
+        last = int(np.append(-1, np.flatnonzero(gap > 0))[-1])
+        if last in (-1, len(eps) - 1):
+            return 0.0 if last < 0 else high
+        low, high = float(eps[last]), float(eps[last + 1])
+        if high - low <= 5e-15 * high:
             break
+        share = float(gap[last] / (gap[last] - gap[last + 1]))
+        near = np.clip(share + _PLACES, 0.0, 1.0)
+        eps = low + (high - low) * np.sort(np.append(np.linspace(0.0, 1.0, 9), near))
     return high
 
 
 def single_epsilon(mechanism: Mechanism, delta: float) -> float:
     """The exact epsilon of one release, from its profile in both directions."""
-    worst = 0.0
-    for side in (mechanism, mechanism.reverse):
-        if float(side.profile(np.zeros(1))[0]) <= delta:
-            continue
-        high = 1.0
-        while float(side.profile(np.array([high]))[0]) > delta:
-            high *= 2.0
-            if high > 1e12:
-                return math.inf
-        root = decreasing_root(side.profile, np.zeros(1), np.array([high]), delta)
-        worst = max(worst, float(root[0]))
-    return worst
+    sides = {mechanism, mechanism.reverse}
+    return max(decreasing_root(side.profile, delta) for side in sides)

@@ -22,6 +22,8 @@ _CHUNKS = (0, 18, 34, 62, 70, 78, 86, 94, 102, 109)
 """Where the lines are cut into pieces that are computed, and kept, together."""
 _FIRST = 2  # the piece that deep learning needs: c from 2^-7 to 2^6.5
 _AHEAD = 5  # lines beyond the saddle that bound the alias from above
+_BACK = np.array([0, 1, 2, 3, 4, 6])
+"""Lines below the saddle; the first that is good is taken."""
 _BLOCKS = (0, 16, 32, 64, 128, 256, 512, 1024)
 """Where the nodes of a line are cut into pieces; the last is the end."""
 _NOTHING = -23.0  # log of a node's share of delta from which on nodes are left out
@@ -29,6 +31,8 @@ _BEYOND = 1e5  # a log moment that no line in use exceeds
 _LOG_CC = np.log(LINES) + np.log1p(LINES)
 # Chernoff: E[(1 - e^(eps - L))_+] <= M(c) e^(-c eps) c^c / (1+c)^(1+c)
 _CHERNOFF = LINES * np.log(LINES) - (1 + LINES) * np.log1p(LINES)
+_ROUNDING = 1e-10
+"""A share of the first node that rounding, once for each release, leaves six digits of."""
 _PERIODS = ((-12.0, 32), (-20.0, 40), (-35.0, 56), (-59.0, 80))
 """c P for each log delta: e^(-c P) / delta, the alias from below, stays under 2e-9."""
 
@@ -72,6 +76,15 @@ def _block(mechanism: Mechanism, line: int, block: int, period: int) -> np.ndarr
 
 def _times(line: int, period: int, start: int, stop: int) -> np.ndarray:
     return (2 * math.pi * LINES[line] / period) * np.arange(start, stop)
+
+
+@functools.lru_cache(maxsize=16_384)
+def _factor(line: int, period: int, block: int) -> np.ndarray:
+    """log of 1 / (z (1 + z)) at a piece of the nodes, relative to the first node; read only."""
+    z = LINES[line] + 1j * _times(line, period, _BLOCKS[block], _BLOCKS[block + 1])
+    factor = _LOG_CC[line] - np.log(z * (1 + z))
+    factor.flags.writeable = False
+    return factor
 
 
 def usable(mechanisms: Sequence[Mechanism]) -> bool:
@@ -139,11 +152,15 @@ def epsilons(
     rows = Rows(every, counts, log_delta, _start(real, bound, tilt, log_delta), log_delta)
     if known is not None:
         below = bound[every, tilt] < known
-        out[below] = -np.inf
-        rows, real, tilt = rows.part(~below), real[~below], tilt[~below]
+        if below.any():
+            out[below] = -np.inf
+            rows, real, tilt = rows.part(~below), real[~below], tilt[~below]
+        # To begin where the answer is known to matter: one look tells whether it lies below.
+        rows = rows._replace(start=np.fmax(rows.start, known[rows.index]))
     for part, line, period in _by_line(rows, real, tilt):
         for done, weights in _transformed(mechanisms, part, line, period):
-            out[done.index] = _solve(done, weights, line, period)
+            floor = np.full(len(done.index), -np.inf) if known is None else known[done.index]
+            out[done.index] = _solve(done, weights, line, period, floor)
     return out
 
 
@@ -152,7 +169,7 @@ def _start(
 ) -> np.ndarray:
     """A first guess of epsilon by the saddle point formula at the best line."""
     every = np.arange(len(tilt))
-    at = np.clip(tilt, 1, len(LINES) - 2)
+    at = np.minimum(np.maximum(tilt, 1), len(LINES) - 2)
     c, low, mid, high = LINES[at], real[every, at - 1], real[every, at], real[every, at + 1]
     root = math.sqrt(2.0)
     with np.errstate(invalid="ignore"):  # second difference on points c/root, c, c root
@@ -190,17 +207,15 @@ def _by_line(rows: Rows, real: np.ndarray, tilt: np.ndarray) -> Iterator[tuple[R
     period = np.zeros(len(tilt), dtype=int)
     for least, nodes in reversed(_PERIODS):
         period[rows.log_delta >= least] = nodes
-    line = np.full(len(tilt), -1)
     ahead = np.minimum(tilt[:, None] + np.arange(_AHEAD), len(LINES) - 1)
-    moments = np.take_along_axis(real, ahead, axis=1) + _CHERNOFF[ahead]
-    for back in (0, 1, 2, 3, 4, 6):
-        index = np.maximum(tilt - back, 0)
-        move = rows.start + period / LINES[index]
-        alias = (moments - move[:, None] * LINES[ahead]).min(axis=1) + period
-        good = (alias < rows.log_delta - 21.0) & (line < 0) & (period > 0) & (tilt >= back)
-        line = np.where(good, index, line)
-        if np.all(line >= 0):
-            break
+    moments = real[np.arange(len(tilt))[:, None], ahead] + _CHERNOFF[ahead]
+    index = np.maximum(tilt[:, None] - _BACK, 0)
+    move = rows.start[:, None] + period[:, None] / LINES[index]
+    with np.errstate(invalid="ignore"):
+        alias = moments[:, None, :] - move[:, :, None] * LINES[ahead][:, None, :]
+    good = alias.min(axis=2) + (period - rows.log_delta)[:, None] < -21.0
+    good &= (period > 0)[:, None] & (tilt[:, None] >= _BACK)
+    line = np.where(good.any(axis=1), index[np.arange(len(tilt)), good.argmax(axis=1)], -1)
     for key in sorted(set(zip(line.tolist(), period.tolist(), strict=True))):
         if key[0] >= 0:
             pick = np.flatnonzero((line == key[0]) & (period == key[1]))
@@ -218,8 +233,8 @@ def _transformed(
     floor = _NOTHING - np.maximum(first - rows.log_delta, 0.0)
     weights: list[np.ndarray] = []
     for block in range(len(_BLOCKS) - 1):
-        z = LINES[line] + 1j * _times(line, period, _BLOCKS[block], _BLOCKS[block + 1])
-        total = np.zeros((len(rows.index), len(z)), dtype=complex)
+        factor = _factor(line, period, block)
+        total = np.zeros((len(rows.index), len(factor)), dtype=complex)
         for column, mechanism in enumerate(mechanisms):
             count = rows.counts[:, column]
             if count.any():
@@ -227,7 +242,7 @@ def _transformed(
                 if not np.all(np.isfinite(values)):
                     return
                 total += count[:, None] * values
-        total += _LOG_CC[line] - np.log(z * (1 + z)) - rows.base[:, None]
+        total += factor - rows.base[:, None]
         weights.append(total)
         done = total.real[:, -12:].max(axis=1) < floor
         if done.any():
@@ -246,33 +261,47 @@ def _evaluate(rows: Rows, weights: np.ndarray, line: int, period: int) -> np.nda
     turn = np.exp(-1j * np.multiply.outer(rows.start, t))
     value = (weights * turn).real.sum(axis=1) * (t[1] / math.pi)
     height = np.exp(np.minimum(rows.base - c * rows.start - _LOG_CC[line], 700.0))
-    # What cancels to less than the nodes' rounding is no answer.
-    return np.where(value > 1e-11, np.minimum(value * height, 1.0), np.nan)
+    return np.where(value > _least(rows), np.minimum(value * height, 1.0), np.nan)
 
 
-def _solve(rows: Rows, weights: np.ndarray, line: int, period: int) -> np.ndarray:
-    """Halley's method on log delta for every row; each row stops for itself, with its own bits."""
+def _least(rows: Rows) -> np.ndarray:
+    """What cancels to less than this, relative to the first node, is no answer but rounding."""
+    return np.maximum(_ROUNDING * rows.counts.sum(axis=1), 1e-11)
+
+
+def _solve(
+    rows: Rows, weights: np.ndarray, line: int, period: int, floor: np.ndarray
+) -> np.ndarray:
+    """Halley's method on log delta for every row; each row stops for itself, with its own bits.
+
+    A row that starts at its `floor` and lies below it is answered by minus infinity at once.
+    """
     c = LINES[line]
     t = _times(line, period, 0, weights.shape[1])
     height = rows.base - _LOG_CC[line] + math.log(t[1] / math.pi) - rows.log_delta
     weights = np.exp(weights)
     weights[:, 0] *= 0.5
     z = c + 1j * t
-    weights = np.stack([weights, weights * z, weights * (z * z)])
-    eps, active = rows.start.copy(), np.ones(len(rows.start), dtype=bool)
-    for _ in range(40):
-        turn = np.exp(-1j * np.multiply.outer(eps, t))
-        value, slope, bend = (weights * turn).real.sum(axis=2)
-        good = (value > 1e-11) & (slope > 0)
+    powers = np.stack([weights, weights * z, weights * (z * z)], axis=1)
+    powers = np.concatenate([powers.real, powers.imag], axis=2)
+    eps, active, least = rows.start.copy(), np.ones(len(rows.start), dtype=bool), _least(rows)
+    for turn in range(40):
+        angle = eps[:, None] * t
+        phase = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+        value, slope, bend = np.matmul(powers, phase[:, :, None])[:, :, 0].T
+        good = (value > least) & (slope > 0)
         value, slope = np.where(good, value, 1.0), np.where(good, slope, 1.0)
         slope, bend = slope / value, bend / value
         # With f = log delta - target: f' = -slope, f'' = bend - slope^2.
         newton = (np.log(value) + height - c * eps) / slope
         halley = newton / np.maximum(1 + 0.5 * newton * (slope - bend / slope), 0.5)
-        move = np.where(good, np.clip(halley, -2.0 / c, 2.0 / c), -0.5 / c)
+        move = np.where(good, np.minimum(np.maximum(halley, -2.0 / c), 2.0 / c), -0.5 / c)
         eps = np.where(active, eps + move, eps)
+        if turn == 0:
+            under = good & (rows.start <= floor) & (newton < 0)
+            active &= ~under
         # Cubic convergence: after a move this small the next would be nothing.
         active &= ~(good & (np.abs(move) * c < 1e-5))
         if not active.any():
             break
-    return np.where(active | ~np.isfinite(eps), np.nan, eps)
+    return np.where(under, -np.inf, np.where(active | ~np.isfinite(eps), np.nan, eps))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,7 +57,19 @@ class PLD(Accountant):
         return out
 
     def bounds(self, ledger: Ledger, delta: float) -> Bounds:
-        """Lower and upper from the sandwich, the estimate from the contour if it answers."""
+        """Lower and upper from the sandwich, the estimate from the contour if it answers.
+
+        Where a mechanism is an upper bound itself, the lower side is that of its `below`.
+        """
+        found = self._bounds(ledger, delta)
+        words = "; ".join(sorted({m.band for m in ledger.mechanisms if m.band}))
+        if not words:
+            return found
+        below = Ledger.of([(m.below, count) for m, count in ledger.entries], ledger.relation)
+        low = min(self._bounds(below, delta).lower, found.estimate)
+        return replace(found, lower=low, method=f"{found.method}; {words}")
+
+    def _bounds(self, ledger: Ledger, delta: float) -> Bounds:
         delta = checked_delta(delta)
         mechanisms, counts = _sorted(ledger)
         value = float(closed.epsilons(mechanisms, np.array([counts], dtype=np.int64), delta)[0])
@@ -193,5 +205,17 @@ def _deltas(
         out[finite] = contour.deltas(mechanisms, row[0], epsilon[finite])
     rest = np.isnan(out)
     if rest.any():
-        out[rest] = sandwich.deltas(mechanisms, counts, epsilon[rest])
+        above = _log_deltas(mechanisms, counts, epsilon[rest])
+        out[rest] = sandwich.deltas(mechanisms, counts, epsilon[rest], above)
     return out
+
+
+def _log_deltas(
+    mechanisms: tuple[Mechanism, ...], counts: tuple[int, ...], epsilon: np.ndarray
+) -> np.ndarray:
+    """A bound on the log delta of one direction, by moments; those of a leader serve for both."""
+    above = rdp.log_deltas(mechanisms, counts, epsilon)
+    turned = tuple(mechanism.reverse for mechanism in mechanisms)
+    if turned != mechanisms and all(mechanism.leads for mechanism in turned):
+        above = np.minimum(above, rdp.log_deltas(turned, counts, epsilon))
+    return above

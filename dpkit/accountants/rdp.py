@@ -123,9 +123,17 @@ def _by_order(total: np.ndarray, delta: float) -> np.ndarray:
 
 
 def to_log_delta(total: np.ndarray, epsilon: float) -> np.ndarray:
-    """The same conversion solved for log delta."""
-    a = ORDERS
+    """The same conversion solved for log delta: (K, orders) -> (K,)."""
     if math.isinf(epsilon):
         return np.where(np.isfinite(total).any(axis=1), -np.inf, 0.0)
+    a = ORDERS
     shift = (a - 1) * np.log((a - 1) / a) - np.log(a)
     return (total + shift - (a - 1) * epsilon).min(axis=1)
+
+
+def log_deltas(
+    mechanisms: Sequence[Mechanism], counts: Sequence[int], epsilon: np.ndarray
+) -> np.ndarray:
+    """A bound on log delta of one direction at each epsilon: (E,) -> (E,)."""
+    total = composed(mechanisms, np.array([counts], dtype=np.int64))
+    return np.array([float(to_log_delta(total, value)[0]) for value in epsilon.tolist()])

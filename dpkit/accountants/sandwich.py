@@ -21,6 +21,7 @@ _MOST = 1 << 20  # cells of one window; beyond it the grid gets coarser, and the
 _FEW, _MANY = 1 << 12, 1 << 17  # cells: what is spent at least, and to resolve the bulk
 _OUTSIDE = 32.0  # each side of the window holds less than e^-32 of the tilted mass
 _SHARE = 2e-4  # the bracket that is aimed at, as a share of epsilon
+_THIN, _REACH = -80.0, 10.0  # log deltas: too thin to care for, and what one tilt serves
 _NOISE = 1e-10  # what rounding in the transform may add to a tail, as a share
 
 Counts = Sequence[int]
@@ -125,14 +126,25 @@ def lower(mechanisms: Pairs, counts: Counts, delta: float, above: float) -> floa
     return best
 
 
-def deltas(mechanisms: Pairs, counts: Counts, epsilon: np.ndarray) -> np.ndarray:
-    """Upper deltas at each epsilon of one direction; thin tails get a tilt of their own."""
-    out = np.ones(len(epsilon))
-    for log_delta in (-7.0, -23.0, -46.0):
-        layout = laid_out(mechanisms, counts, math.exp(log_delta))
+def deltas(mechanisms: Pairs, counts: Counts, epsilon: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Upper deltas at each epsilon of one direction, each with a tilt near its own saddle.
+
+    `above` bounds log delta from above; where it is below `_THIN` it is the answer.
+    """
+    above = np.minimum(above, 0.0)
+    out, tries = np.exp(above), np.zeros(len(above), dtype=int)
+    rest = above > _THIN
+    while rest.any():
+        near = rest & (above >= float(above[rest].max()) - _REACH)
+        aim = 0.5 * (float(above[near].max()) + float(above[near].min())) - 0.5
+        layout = laid_out(mechanisms, counts, math.exp(aim))
         side = composed(mechanisms, counts, layout, True) if layout else None
-        if side is not None:
-            out = np.minimum(out, side.deltas(np.minimum(epsilon, 1e300)))
+        found = side.deltas(np.minimum(epsilon[near], 1e300)) if side else out[near]
+        out[near] = np.minimum(out[near], found)
+        above[near] = np.log(np.maximum(out[near], 1e-300))
+        # Where the truth lies far below the first bound the tilt was not its own: once more.
+        tries[near] += 1
+        rest &= ~near | ((above < aim - 3.0) & (tries < 3) & (above > _THIN))
     return out
 
 
@@ -182,6 +194,8 @@ def composed(mechanisms: Pairs, counts: Counts, layout: Layout, upper: bool) -> 
         top = float(exponent[part.mass > 0].max())
         mass = part.mass * np.exp(np.minimum(exponent - top, 0.0))
         size = float(mass.sum())
+        if not size > 0.0:  # nothing but rounding is left under this tilt
+            return None
         log_scale += count * (top + math.log(size))
         tilted.append(mass / size)
     low, high = _window(parts, tilted, counts)

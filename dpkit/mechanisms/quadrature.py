@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import log_ndtr
 
 _EDGE = 8.8  # standard deviations beyond which a Gaussian holds less than 1e-18
+_WIDE = math.sqrt(80.0)  # where e^(d^2/2 - 2 pi d/h) is best made less than e^-40
 _FINE = 0.8  # share of the largest node distance that the analysis allows
 _MOST, _FAR = 6_000, 60.0  # nodes, and standard deviations, that no order of use exceeds;
 # an order beyond them is answered by infinity, which is still a bound
@@ -48,13 +49,18 @@ def _by_blocks(rate: float, sigma: float, z: np.ndarray, both: bool) -> np.ndarr
     else:  # orders that stay within a Gaussian's width share nodes, larger ones by factors of 8
         size = np.maximum(flat + 1.0, -flat) / (_EDGE * sigma)
         kind = np.ceil(np.log2(np.maximum(size, 1.0)) / 3.0)
-        groups = [np.flatnonzero(kind == k) for k in sorted(set(kind.tolist()))]
+        order = np.argsort(size, kind="stable")
+        groups = [order[kind[order] == k] for k in sorted(set(kind.tolist()))]
     out = np.full(flat.shape, np.inf, dtype=flat.dtype)
     for group in groups:
-        nodes = _nodes(rate, sigma, flat[group], both)
-        if nodes is None:
+        nodes, kept = _nodes(rate, sigma, flat[group], both), len(group)
+        while nodes is None and kept > 1:  # the far half may be what is out of reach
+            kept //= 2
+            nodes = _nodes(rate, sigma, flat[group[:kept]], both)
+        if nodes is not None:
+            out[group[:kept]] = _log_mean(nodes, flat[group[:kept]])
+        if kept < len(group) or nodes is None:
             break
-        out[group] = _log_mean(nodes, flat[group])
     return out.reshape(np.shape(z))
 
 
@@ -64,11 +70,12 @@ def _nodes(rate: float, sigma: float, z: np.ndarray, both: bool) -> Nodes | None
     frequency = float(np.abs(np.imag(z)).max()) if np.iscomplexobj(z) else 0.0
     most = max(float(real.max()), -1.0 - float(real.min()) if both else 0.0)
     if both:  # L'(u) <= 2/s, and the picture is its own mirror image
-        right = _EDGE + (1.0 + 2.0 * most) / sigma
+        right = _reach(rate, sigma, (most + 1.0, most), _EDGE + (1.0 + 2.0 * most) / sigma)
         left = -right
     else:
-        right = _reach(rate, sigma, most + 1.0, 1.0)
-        left = -_reach(rate, sigma, min(float(real.min()) + 1.0, 0.0), -1.0)
+        least = max(-1.0 - float(real.min()), 0.0)
+        right = _reach(rate, sigma, (most + 1.0, 0.0), _EDGE + max(most + 1.0, 0.0) / sigma)
+        left = -_reach(rate, sigma, (0.0, least), _EDGE + least / sigma)
     step = _step(rate, sigma, frequency, both)
     count = math.ceil((right - left) / step) + 1
     if count > _MOST or right - left > 2 * _FAR + 12.0 / sigma:
@@ -172,20 +179,21 @@ def _log1p(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return modulus + 1j * np.arctan2(y, 1 + x)
 
 
-def _reach(rate: float, sigma: float, power: float, side: float) -> float:
-    """How far out, in standard deviations, e^(-u^2/2) r(side * u)^power still counts.
+def _reach(rate: float, sigma: float, powers: tuple[float, float], reach: float) -> float:
+    """How far out e^(-u^2/2) r(u)^a r(-u)^-b still counts, in standard deviations; at most `reach`.
 
-    The mode lies within |power| / sigma of the centre; two sweeps find the last place that is
-    within e^-45 of the largest value.
+    Two sweeps find the last place that is within e^-45 of the largest value.
     """
-    reach = _EDGE + max(power * side, 0.0) / sigma
     if reach < 2 * _EDGE:
         return reach
     low, best = 0.0, -math.inf
     for _ in range(2):
         u = np.linspace(low, reach, 257)
-        ratio = _log_ratio(rate, side * u / sigma - 0.5 / sigma**2)
-        size = power * ratio - 0.5 * u * u
+        size = -0.5 * u * u
+        for power, side in zip(powers, (1.0, -1.0), strict=True):
+            if power:
+                ratio = _log_ratio(rate, side * u / sigma - 0.5 / sigma**2)
+                size += side * power * ratio
         best = float(size.max()) if low == 0.0 else best
         last = int(np.flatnonzero(size > best - 45.0)[-1])
         low, reach = float(u[last]), float(u[min(last + 1, 256)])
@@ -196,11 +204,12 @@ def _step(rate: float, sigma: float, frequency: float, both: bool) -> float:
     """Node distance that resolves the oscillation and, beyond it, the sharpest feature.
 
     That is the Gaussian or the bend of log r, analytic up to a distance pi sigma; what the
-    Gaussian weight takes off the bend's singularity need not be resolved.
+    Gaussian weight takes off the bend's singularity need not be resolved, and one further away
+    than the Gaussian itself asks for is never met.
     """
     centre = 0.5 / sigma + sigma * math.log((1 - rate) / rate)
-    damped = 0.5 * centre**2 - 0.5 * (math.pi * sigma) ** 2
-    bend = max(40.0 - damped, 0.0) / (math.pi * sigma)
+    away = min(math.pi * sigma, _WIDE)
+    bend = max(40.0 - 0.5 * centre**2 + 0.5 * away**2, 0.0) / away
     wave = frequency * (2 if both else 1) / sigma
     return _FINE * 2 * math.pi / (wave + max(11.0, bend))
 

@@ -1,0 +1,89 @@
+"""The whole domain: never a crash, a negative number or NaN; a bound, infinity or a refusal."""
+
+import math
+import os
+
+import numpy as np
+import pytest
+
+from dpkit.accountants import GDP, PLD, RDP, ZCDP, Advanced, Basic, Moments
+from dpkit.mechanisms import FixedSizeSampling, Gaussian, Ledger, Neighbours, PoissonSampling
+from dpkit.mechanisms import Refused as RefusedError
+
+LONG = os.environ.get("DPKIT_LONG") == "1"
+ACCOUNTANTS = (PLD(), RDP(), Moments(), ZCDP(), GDP(), Basic(), Advanced())
+CURVED = 1e-6  # what rounding may take off a curve that rises
+
+
+def drawn(random):
+    """A value of each parameter, spread over its logarithm, the ends themselves now and then."""
+
+    def one(low, high):
+        at = random.random()
+        value = math.exp(random.uniform(math.log(low), math.log(high)))
+        return low if at < 0.08 else high if at < 0.16 else value
+
+    q = min(one(float(random.choice([1e-9, 1e-5, 1e-3])), 1.0), 1.0)
+    sampling = FixedSizeSampling(q) if random.random() < 0.25 else PoissonSampling(q)
+    relation = list(Neighbours)[random.integers(3)]
+    return sampling, relation, one(0.05, 1000.0), round(one(1, 1e7)), one(1e-15, 0.5)
+
+
+def point(seed):
+    """A ledger and delta from anywhere in the domain; what is refused is drawn again."""
+    random = np.random.default_rng(seed)
+    while True:
+        sampling, relation, sigma, steps, delta = drawn(random)
+        try:
+            pair = Gaussian(sigma).pair(relation, sampling)
+        except RefusedError as refusal:
+            assert str(refusal).endswith(".") and "use" in str(refusal)
+            continue
+        return Ledger(((pair, steps),), relation), delta, random
+
+
+@pytest.mark.parametrize("seed", range(3_000 if LONG else 24))
+def test_anywhere_in_the_domain(seed):
+    ledger, delta, random = point(seed)
+    truth = PLD().bounds(ledger, delta)
+    for accountant in ACCOUNTANTS:
+        try:
+            value = accountant.epsilon(ledger, delta)
+        except RefusedError as refusal:
+            assert isinstance(accountant, GDP) and str(refusal).endswith("use PLD.")
+            continue
+        assert value >= 0.0
+        if accountant.is_bound:
+            assert value >= truth.lower
+        bounds = accountant.bounds(ledger, delta)
+        assert 0.0 <= bounds.lower <= bounds.estimate == value <= bounds.upper
+        for epsilon in (0.0, value, float(random.uniform(0, 20))):
+            assert 0.0 <= accountant.delta(ledger, epsilon) <= 1.0
+        if accountant.is_bound and 0.0 < value < math.inf:
+            # A coarse grid answers the far ends: delta is then a bound, not within a tenth.
+            slack = 1.0 if isinstance(accountant, PLD) else 1e-5
+            assert accountant.delta(ledger, value) <= delta * (1 + slack)
+        counts = np.array([[0], [1], [max(ledger.steps // 3, 1)], [ledger.steps]])
+        curve = accountant.curve(ledger.mechanisms, counts, delta)
+        assert curve[0] == 0.0 and curve[-1] == value
+        assert np.all(curve[:-1] <= curve[1:] * (1 + CURVED) + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(2_000 if LONG else 15))
+def test_more_noise_fewer_steps_and_a_larger_delta_cost_less(seed):
+    """Each parameter is moved alone; the way an answer is found may change, the order may not."""
+    random = np.random.default_rng(10_000 + seed)
+    _, _, sigma, steps, delta = drawn(random)
+    q, factor = float(10 ** random.uniform(-6, 0)), float(random.uniform(1.01, 3.0))
+    relation = (Neighbours.ADD_REMOVE, Neighbours.REPLACE_ONE)[random.integers(2)]
+    for accountant in (PLD(), RDP(), ZCDP(), Moments(), Basic()):
+
+        def epsilon(q=q, sigma=sigma, steps=steps, delta=delta, accountant=accountant):
+            pair = Gaussian(sigma).pair(relation, PoissonSampling(q))
+            return accountant.epsilon(Ledger(((pair, steps),), relation), delta)
+
+        value = epsilon() * (1 + 2e-3) + 1e-9
+        assert epsilon(sigma=sigma * factor) <= value
+        assert epsilon(steps=math.floor(steps / factor)) <= value
+        assert epsilon(q=q / factor) <= value
+        assert epsilon(delta=min(delta * factor, 0.99)) <= value
