@@ -67,6 +67,31 @@ class Words(nn.Module):
         return self.head(x).mean(1)
 
 
+class Attending(nn.Module):
+    """Multi-head attention in one of the ways in which people call it."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.table, self.head = nn.Embedding(13, 8), nn.Linear(8, CLASSES)
+        first = way != "tokens first"
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=first, bias=way != "no bias")
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens)
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        if self.way == "tokens first":
+            y = self.attend(*[x.transpose(0, 1)] * 3, attn_mask=later)[0].transpose(0, 1)
+        elif self.way == "across":
+            y = self.attend(x, x.flip(1), x.tanh(), need_weights=False)[0]
+        elif self.way == "padded":
+            end = torch.arange(tokens.shape[1]).expand_as(tokens) >= 5
+            y = self.attend(x, x, x, key_padding_mask=end, attn_mask=later)[0]
+        else:
+            y = self.attend(x, x, x, need_weights=False)[0]
+        return self.head(x + y).mean(1)
+
+
 class Scale(nn.Module):
     """A bare parameter, which no kernel knows."""
 
@@ -148,6 +173,11 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type]] = {
     "words": (Words, TOKENS, Taped),
     "words with padding": (lambda: Words(padding=3), TOKENS, Taped),
     "tied words": (lambda: Words(tied=True), TOKENS, Taped),
+    **{f"attention, {way}": (lambda way=way: Attending(way), TOKENS, Taped)
+       for way in ("itself", "no bias", "tokens first", "across", "padded")},
+    "transformer": (lambda: nn.Sequential(nn.Embedding(13, 8), nn.TransformerEncoderLayer(
+        8, 2, 16, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(56, CLASSES)),
+        TOKENS, Taped),
     "bare parameter": (Scale, VECTOR, Vmapped),
     "borrowed weight": (Borrowed, VECTOR, Vmapped),
     "transposed conv": (lambda: image_net(nn.ConvTranspose2d(3, 4, 3)), IMAGE, Vmapped),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dpkit.gradients.attention import InProjection
 from dpkit.gradients.conv import ConvKernel
 from dpkit.gradients.embedding import EmbeddingKernel
 from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work
@@ -25,7 +26,9 @@ KINDS: tuple[type[Kernel], ...] = (
     GroupNormKernel,
     LayerNormKernel,
     EmbeddingKernel,
+    InProjection,
 )
+_PLAIN = "weight", "bias"
 
 
 @dataclass(frozen=True)
@@ -116,16 +119,18 @@ class Taped:
 
     @contextmanager
     def _listening(self, calls: list[Call]) -> Iterator[None]:
-        handles = [
-            kernel.module.register_forward_hook(_listener(kernel, calls))
-            for unit in self.units
-            for kernel in unit.kernels
-        ]
+        kernels = [kernel for unit in self.units for kernel in unit.kernels]
+        handles = [k.module.register_forward_hook(_listener(k, calls)) for k in kernels]
+        replaced = [k for k in kernels if isinstance(k, InProjection)]
+        for kernel in replaced:
+            kernel.host.forward = kernel.forward
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+            for kernel in replaced:
+                del kernel.host.forward
 
 
 def find_units(model: nn.Module, flat: FlatParameters) -> tuple[tuple[Unit, ...], list[str]]:
@@ -136,10 +141,11 @@ def find_units(model: nn.Module, flat: FlatParameters) -> tuple[tuple[Unit, ...]
         if not own:
             continue
         kind = next((kind for kind in KINDS if kind.handles(module)), None)
-        if kind is None or not own.keys() <= {"weight", "bias"}:
+        weight, bias = ("in_proj_weight", "in_proj_bias") if kind is InProjection else _PLAIN
+        if kind is None or not own.keys() <= {weight, bias}:
             unknown.append(f"{name or 'the model itself'} ({type(module).__name__})")
             continue
-        kernel = kind(module, flat.place(own.get("weight")), flat.place(own.get("bias")))
+        kernel = kind(module, flat.place(own.get(weight)), flat.place(own.get(bias)))
         found.append((name or type(module).__name__, kernel))
     return _grouped(found), unknown
 

@@ -166,6 +166,19 @@ class Attention(nn.Module):
         return self.head(x.mean(1))
 
 
+class MultiHead(nn.Module):
+    """torch's own attention, which multiplies out of the sight of hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(5, 4), nn.Linear(4, 3)
+        self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.table(x)
+        return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
+
+
 def _conv(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3))
 
@@ -196,6 +209,7 @@ LAYERS = [
     Layer("embedding", lambda: nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 3)),
           (3,), tokens=5),
     Layer("attention", Attention, (3,), tokens=5),
+    Layer("multi-head attention", MultiHead, (3,), tokens=5),
     Layer("tied", Tied),
     Layer("tied tokens", TiedTokens, (3,), tokens=3),
     Layer("borrowed weight", Borrowed, slow=True),
