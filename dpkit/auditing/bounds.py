@@ -73,12 +73,11 @@ def best_threshold(present: np.ndarray, absent: np.ndarray, delta: float, tries:
 
     From scores of simulated, public laws: it must be fixed before the audited run is looked at.
     """
-    scores = np.quantile(np.concatenate([present, absent]), np.linspace(0.01, 0.999, 200))
-    best, where = -1.0, float(np.median(scores))
-    for score in scores:
-        wrong = round(float((absent > score).mean()) * tries)
-        missed = round(float((present <= score).mean()) * tries)
-        found = any_epsilon(Errors(wrong, tries, missed, tries), delta, 0.0005)
-        if found > best:
-            best, where = found, float(score)
-    return where
+    scores = np.quantile(np.concatenate([present, absent]), 1 - np.geomspace(0.99, 5e-4, 400))
+    wrong = 1 - np.searchsorted(np.sort(absent), scores, side="right") / len(absent)
+    missed = np.searchsorted(np.sort(present), scores, side="right") / len(present)
+    found = [
+        any_epsilon(Errors(round(a * tries), tries, round(b * tries), tries), delta, 0.0005)
+        for a, b in zip(wrong, missed, strict=True)
+    ]
+    return float(scores[int(np.argmax(found))]) if max(found) > 0 else float(np.median(scores))

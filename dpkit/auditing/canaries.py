@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 REACH = 50.0
 """A canary's gradient over the clip norm."""
 
+_SIMULATED = 2_000_000
+"""Releases that are made up to find a threshold, if so many are of use."""
+
 _KNOBS = {
     "canaries": Knob("m", "canaries in one run", 10, 100_000, integer=True),
     "observations": Knob("n", "coin tosses to observe", 100, 1e9, integer=True),
@@ -48,7 +51,9 @@ _KNOBS = {
 class Audit:
     """What an audit found: `lower` <= the true epsilon, with the stated confidence.
 
-    `claimed` is what the plan promises at the same delta. `errors` counts wrong guesses.
+    `claimed` is what the plan promises at the same delta. `errors` counts wrong guesses. The
+    confidence counts trials as independent, as they are under the plan: whoever draws one noise
+    for many of them breaks the claim and this count with it.
     """
 
     lower: float
@@ -90,9 +95,10 @@ def audit(
     """Attack the plan as it really runs; the result's `lower` bounds the true epsilon from below.
 
     If every step sees every record, each step of each run is a trial of its own, and the bound is
-    the exact Gaussian one, composed over the steps. Under Poisson sampling the whole transcript
-    of a run is one trial for each canary, judged by its likelihood ratio, at a delta of at least
-    .01 (smaller ones need more runs than anybody makes).
+    the exact Gaussian one, composed over the steps: it refutes the claim whatever the release, and
+    its figure is the true release's as long as that is some Gaussian. Under Poisson sampling the
+    whole transcript of a run is one trial for each canary, judged by its likelihood ratio, at a
+    delta of at least .01 (smaller ones need more runs than anybody makes).
 
     *Guarantee*
     - if the plan's claim is true, `lower` exceeds `claimed` with a chance of at most
@@ -122,7 +128,7 @@ def auditing(
     given = {"canaries": canaries, "observations": observations, "confidence": confidence}
     for name, value in (given | {"delta": delta}).items():
         _KNOBS[name].check(name, value)
-    attack = _attack(plan, canaries, delta)
+    attack = _attack(plan, canaries, delta, observations)
     runs = max(looks, math.ceil(observations / (canaries * attack.trials)))
     tail = (1 - confidence) / (2 * looks)
     return _looked_at(attack, runs, looks, tail, confidence, np.random.SeedSequence(seed))
@@ -141,7 +147,7 @@ def _looked_at(
             yield Audit(lower, attack.claimed, attack.delta, confidence, errors, attack.how)
 
 
-def _attack(plan: Plan, canaries: int, delta: float | None) -> _Attack:
+def _attack(plan: Plan, canaries: int, delta: float | None, observations: int) -> _Attack:
     method = plan.method
     if not isinstance(method, DPSGD) or not isinstance(plan.sampler, Poisson):
         raise Refused(
@@ -162,7 +168,8 @@ def _attack(plan: Plan, canaries: int, delta: float | None) -> _Attack:
         raise Refused("The canary audit attacks the steps alone; audit the plan with before=().")
     if plan.sampler.sample_rate == 1.0:
         return _Each(plan, canaries, plan.delta if delta is None else delta)
-    return _Transcript(plan, canaries, max(plan.delta, 0.01) if delta is None else delta)
+    least = max(plan.delta, 0.01) if delta is None else delta
+    return _Transcript(plan, canaries, least, observations // 2)
 
 
 class _Attack:
@@ -221,8 +228,9 @@ class _Transcript(_Attack):
     trials = 1
     how = "likelihood ratio of the whole transcript"
 
-    def __init__(self, plan: Plan, canaries: int, delta: float) -> None:
+    def __init__(self, plan: Plan, canaries: int, delta: float, tries: int) -> None:
         super().__init__(plan, canaries, delta)
+        self.tries = tries
         self.rate = plan.sampler.sample_rate  # type: ignore[attr-defined]
         self._threshold: float | None = None
 
@@ -240,14 +248,15 @@ class _Transcript(_Attack):
     def threshold(self) -> float:
         """Fixed from the plan alone, on transcripts made up by its law."""
         if self._threshold is None:
-            rng, size = np.random.default_rng(0), 20_000
+            most = min(_SIMULATED // self.plan.steps, 20 * self.tries, 200_000)
+            rng, size = np.random.default_rng(0), max(most, 20_000)
             scores = np.zeros((2, size))
             for step in range(self.plan.steps):
                 sigma = self.sigma(step)
                 seen = rng.random(size) < self.rate
                 scores[0] += self._ratio(step, seen + sigma * rng.standard_normal(size))
                 scores[1] += self._ratio(step, sigma * rng.standard_normal(size))
-            self._threshold = best_threshold(scores[0], scores[1], self.delta, size // 2)
+            self._threshold = best_threshold(scores[0], scores[1], self.delta, self.tries)
         return self._threshold
 
     def _ratio(self, step: int, seen: np.ndarray) -> np.ndarray:

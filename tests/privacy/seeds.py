@@ -16,7 +16,7 @@ from tests.privacy.planted.mutant import put
 
 STATISTICAL = {
     "b": "(DPSGD0 or DPSGD3 or own_law or secure) and not (depend or 32)",
-    "c": "DPSGD0 or 93 or transcripts",
+    "c": "DPSGD0 or 93",
     "d": "fingerprint or drawn or rounded",
     "f": "measured and (DPSGD0 or DPSGD2 or DPSGD3)",
 }

@@ -23,7 +23,7 @@ CLIPPINGS, READABLE = len(cases.CLIPPINGS), len(cases.READABLE)
 EXPECTED = {
     "test_a_replay.py": COMBINATIONS + 2 * LAYERS + 3 * NEIGHBOURS + 3 * LAYERS * CLIPPINGS + 1,
     "test_b_noise.py": 2 * METHODS + READABLE + 2 + 2 * 2 + 3 + 2 + 4,
-    "test_c_canaries.py": READABLE + 4,
+    "test_c_canaries.py": READABLE + 5,
     "test_d_fingerprint.py": len(test_d_fingerprint.FINGERPRINTS)
     + 4
     + SAMPLERS * (1 + ACCOUNTANTS)
