@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -84,6 +84,22 @@ class Step:
     def epsilon(self) -> float:
         """Budget spent up to this step: its price had this length been fixed beforehand."""
         return self.accountant.epsilon(self.ledger, self.delta)
+
+
+def price(steps: Sequence[Step]) -> list[float]:
+    """What was spent up to each of a run's steps, at once; the steps keep what was found."""
+    if not steps:
+        return []
+    ledgers = [step.ledger for step in steps]
+    index = {m: n for n, m in enumerate(dict.fromkeys(m for x in ledgers for m in x.mechanisms))}
+    counts = np.zeros((len(steps), len(index)), dtype=np.int64)
+    for row, ledger in enumerate(ledgers):
+        for mechanism, count in ledger.entries:
+            counts[row, index[mechanism]] = count
+    found = steps[0].accountant.curve(tuple(index), counts, steps[0].delta)
+    for step, epsilon in zip(steps, found.tolist(), strict=True):
+        step.__dict__["epsilon"] = epsilon  # what the cached property would hold
+    return found.tolist()
 
 
 def train(

@@ -10,6 +10,7 @@ import torch
 
 import dpkit as dp
 from dpkit.methods import dpsgd
+from dpkit.training import price
 
 
 def data(n=200, features=6, seed=0):
@@ -196,3 +197,11 @@ def test_evaluations_fall_on_the_first_and_the_last_step():
 def test_it_learns():
     last = list(dp.train(model(), data(2000), plan(1.0, 100), seed=0))[-1]
     assert last.peek.accuracy > 0.9
+
+
+@pytest.mark.parametrize("noise", [1.3, lambda step: 2.0 - 0.02 * step])
+def test_pricing_many_steps_at_once_changes_no_digit(noise):
+    steps = list(dp.train(torch.nn.Linear(6, 2), data(), plan(noise, steps=12), seed=1))
+    alone = [step.accountant.epsilon(step.ledger, step.delta) for step in steps]
+    assert price(steps) == alone == [step.epsilon for step in steps]
+    assert price([]) == []

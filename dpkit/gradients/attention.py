@@ -23,7 +23,7 @@ class InProjection(LinearKernel):
     def __init__(self, module: nn.Module, weight: slice | None, bias: slice | None) -> None:
         """A layer, and where the parameters of its projection lie in the flat vector."""
         self.host: Any = module
-        shared = nn.Linear(1, 1, device="meta")
+        shared: Any = nn.Linear(1, 1, device="meta")
         shared.weight, shared.bias = self.host.in_proj_weight, self.host.in_proj_bias
         super().__init__(shared, weight, bias)
 

@@ -15,7 +15,7 @@ from dpkit import zoo
 from dpkit.plan import Curve, Plan
 from dpkit.runs import Run
 from dpkit.settings import Settings, choose
-from dpkit.training import Step, train
+from dpkit.training import Step, price, train
 from dpkit.widgets.budget import Budget
 from dpkit.widgets.runner import Runner, State
 
@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 MOST_RUNS = 6
 """Runs kept for comparison; the oldest leaves first."""
 CURVE_POINTS = 120
+_SHARE, _LONGEST = 19, 0.6
 _BETWEEN = 4
 
 
 class Session:
     """Plans, starts and keeps runs; tells `drawn(step)` at most every `pause` seconds.
+
+    Where that costs more than a twentieth of the time it is told less often, at least twice in
+    about a second.
 
     `held()` is told when a pause has begun, `ended(state, error)` when a run is over.
 
@@ -60,7 +64,7 @@ class Session:
         self.last: Step | None = None
         self.runner = Runner(self._on_step, held, self._on_end)
         self._lock = threading.RLock()
-        self._shown = self._began = 0.0
+        self._due = self._began = 0.0
         self._since: list[Step] = []
         self.plan: Plan
         self.planned: Curve
@@ -135,7 +139,7 @@ class Session:
 
     def _on_step(self, step: Step) -> None:
         now = time.monotonic()
-        due = now - self._shown >= self._pause or step.step in (1, step.steps)
+        due = now >= self._due or step.step in (1, step.steps)
         self.runs[-1].add(step)
         self.last = step
         self._since.append(step)
@@ -143,13 +147,17 @@ class Session:
             self._since = self._since[::2]
         if due:
             self._spent()
-            self._shown = now
             self._drawn(step)
+            took = time.monotonic() - now
+            # Drawing may take a twentieth of the time, or training would wait for its pictures.
+            self._due = now + took + min(max(self._pause, _SHARE * took), _LONGEST)
 
     def _spent(self) -> None:
         """Price a few steps since the last drawing, so that the spent curve bends as it should."""
         every = -(-len(self._since) // _BETWEEN)
-        for step in [*self._since[:-1:every], self._since[-1]]:
+        steps = [*self._since[:-1:every], self._since[-1]]
+        price(steps)
+        for step in steps:
             self.runs[-1].add_spend(step)
         self._since = []
 
