@@ -18,7 +18,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dpkit.accountants import PLD, RDP, contour, noise_for_epsilon, rdp  # noqa: E402  # noqa: E402
+from dpkit.accountants import (  # noqa: E402
+    PLD,
+    RDP,
+    closed,
+    contour,
+    noise_for_epsilon,
+    rdp,
+    sample_rate_for_epsilon,
+    steps_for_epsilon,
+)
 from dpkit.mechanisms import Gaussian, Ledger, Neighbours, PoissonSampling  # noqa: E402
 
 DELTA = 1e-5
@@ -34,7 +43,7 @@ CASES = {
 
 def forget():
     """Empty dpkit's caches, so that a measurement is cold."""
-    for cached in (contour._real, contour._block, rdp.log_moments):
+    for cached in (contour._real, contour._block, rdp.log_moments, closed._at_zero):
         cached.cache_clear()
 
 
@@ -55,9 +64,13 @@ def ours():
     def warm(q, sigma, steps):
         return pld.epsilon(Ledger(((pair(q, sigma), steps + 1),)), DELTA)
 
+    def other(q, sigma, steps):
+        return pld.epsilon(Ledger(((pair(q, sigma), steps),)), DELTA * 1.01)
+
     return {
         "dpkit PLD, cold": cold(pld),
         "dpkit PLD, steps moved": warm,
+        "dpkit PLD, delta moved": other,
         "dpkit RDP": cold(moments),
     }
 
@@ -150,6 +163,12 @@ def curves(rounds):
         "RDP curve, 200 points": lambda: RDP().curve(mechanisms, counts, DELTA),
         "noise for epsilon 3": lambda: noise_for_epsilon(
             3.0, delta=DELTA, sample_rate=q, steps=steps
+        ),
+        "steps for epsilon 3": lambda: steps_for_epsilon(
+            3.0, delta=DELTA, sample_rate=q, noise_multiplier=sigma
+        ),
+        "rate for epsilon 3": lambda: sample_rate_for_epsilon(
+            3.0, delta=DELTA, noise_multiplier=sigma, steps=steps
         ),
     }
     out = {}

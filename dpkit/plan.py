@@ -130,9 +130,21 @@ class Plan:
             )
 
         def price(factor: float) -> float:
-            return replace(self, method=self.method.scaled(factor)).epsilon()
+            try:
+                scaled = self.method.scaled(factor)
+            except ValueError:  # beyond the range of the method's noise: look closer by
+                return 0.0
+            return replace(self, method=scaled).epsilon()
 
-        return replace(self, method=self.method.scaled(solve_scale(price, epsilon)))
+        factor = solve_scale(price, epsilon)
+        try:
+            return replace(self, method=self.method.scaled(factor))
+        except ValueError as error:
+            raise Refused(
+                f"No noise that {type(self.method).__name__} allows brings epsilon down to "
+                f"{epsilon:g}; allow a larger epsilon or delta, fewer steps or a smaller sample "
+                f"rate ({str(error).rstrip('.')})."
+            ) from None
 
     def cautions(self, num_examples: int) -> tuple[str, ...]:
         """What a learner should hear before this plan runs on `num_examples` records."""

@@ -167,3 +167,12 @@ def test_settings_that_cannot_be_used_are_refused(text, message):
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="at most the 100 records"):
         Settings(batch_size=101).plan(100)
+
+
+def test_noise_beyond_the_methods_range_is_refused_in_words():
+    """The knob of the noise ends at 1e4: what to change is said, not what a factor was."""
+    plan = dp.Plan(dp.DPSGD(1.0), dp.Poisson(0.1, 10_000), 1e-5)
+    with pytest.raises(dp.Refused, match=r"No noise that DPSGD allows .* larger epsilon or delta"):
+        plan.calibrated(1e-4)
+    close = dp.Plan(dp.DPSGD(1.0), dp.Poisson(0.1, 100), 1e-5).calibrated(1e-3)
+    assert close.method.noise_multiplier < 1e4 and 0.995e-3 <= close.epsilon() <= 1e-3

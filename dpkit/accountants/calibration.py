@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
 
 from dpkit.accountants.base import Accountant, checked_delta
 from dpkit.accountants.pld import PLD
@@ -11,6 +14,8 @@ from dpkit.mechanisms import Gaussian, Ledger, Neighbours, PoissonSampling, Refu
 
 _CLOSE = 0.005
 """How far below its target a calibrated epsilon may lie, as a share."""
+_ENDLESS = 10**12
+"""More steps than anybody takes."""
 
 
 def solve_scale(
@@ -21,11 +26,13 @@ def solve_scale(
     low: float = 1e-4,
     high: float = 1e6,
     close: float = _CLOSE,
+    power: float = 1.3,
 ) -> float:
     """A scale of the noise whose price is at most `target`, and within `close` of it.
 
     `price` falls as the scale grows. Guarantee: price(result) <= target.
-    Secant steps in logarithms, which follow the power law that prices nearly obey.
+    Secant steps in logarithms, which follow the power law that prices nearly obey: the first
+    step takes `power` for it.
     """
     checked_target(target)
     aim = math.log(target * (1 - close / 3))
@@ -37,14 +44,14 @@ def solve_scale(
             return math.exp(x)
         known.append((x, math.log(value) if value > 0 else -math.inf))
         known.sort()
-        following = _next(known, aim)
+        following = _next(known, aim, power)
         if following is None or not math.log(low) <= following <= math.log(high):
             break
         x = following
     return _give_up(known, target, low, high)
 
 
-def _next(known: list[tuple[float, float]], aim: float) -> float | None:
+def _next(known: list[tuple[float, float]], aim: float, power: float) -> float | None:
     """The next log scale: secant through the nearest two, kept inside the bracket."""
     above = [point for point in known if point[1] > aim]
     below = [point for point in known if point[1] <= aim]
@@ -54,7 +61,7 @@ def _next(known: list[tuple[float, float]], aim: float) -> float | None:
         slope = (near[0][1] - near[1][1]) / (near[0][0] - near[1][0])
         x = near[0][0] + (aim - near[0][1]) / slope if slope < 0 else math.nan
     elif len(near) == 1:
-        x = near[0][0] + max(min((near[0][1] - aim) / 1.3, 3.0), -3.0)
+        x = near[0][0] + max(min((near[0][1] - aim) / power, 3.0), -3.0)
     if not above or not below:
         edge = max(known)[0] + 1.5 if not below else min(known)[0] - 1.5
         inside = x > max(known)[0] if not below else x < min(known)[0]
@@ -64,7 +71,7 @@ def _next(known: list[tuple[float, float]], aim: float) -> float | None:
     if right - left < 1e-13:
         return None
     share = (x - left) / (right - left)
-    return x if 0.02 < share < 0.98 and len(known) % 4 else 0.5 * (left + right)
+    return x if 1e-6 < share < 1 - 1e-6 and len(known) % 5 else 0.5 * (left + right)
 
 
 def _give_up(known: list[tuple[float, float]], target: float, low: float, high: float) -> float:
@@ -101,11 +108,17 @@ def noise_for_epsilon(
     accountant = accountant or PLD()
     sampling = PoissonSampling(sample_rate)
 
-    def price(sigma: float) -> float:
-        pair = Gaussian(sigma).pair(relation, sampling)
+    law = _Law.of(epsilon, delta, relation)
+    size = sampling.sample_rate * math.sqrt(max(steps, 1))
+
+    def sigma(scale: float) -> float:
+        return 1 / math.sqrt(math.log1p(1 / min(scale * size, 1e150) ** 2))
+
+    def price(scale: float) -> float:
+        pair = Gaussian(sigma(scale)).pair(relation, sampling)
         return accountant.epsilon(Ledger(((pair, steps),), relation), delta)
 
-    return solve_scale(price, epsilon)
+    return sigma(solve_scale(price, epsilon, start=1 / law.mu, high=1e9, power=law.power))
 
 
 def steps_for_epsilon(
@@ -122,19 +135,74 @@ def steps_for_epsilon(
     checked_delta(delta)
     accountant = accountant or PLD()
     pair = Gaussian(noise_multiplier).pair(relation, PoissonSampling(sample_rate))
+    law = _Law.of(epsilon, delta, relation)
+    if noise_multiplier == 0:
+        return 0
+    start = min(max((law.mu / (sample_rate * _spread(noise_multiplier))) ** 2, 1.0), 1e6)
 
-    def fits(steps: int) -> bool:
-        return accountant.epsilon(Ledger(((pair, steps),), relation), delta) <= epsilon
+    def prices(counts: list[int]) -> list[float]:
+        return accountant.curve((pair,), np.array(counts)[:, None], delta).tolist()
 
-    low, high = 0, 1
-    while fits(high):
-        low, high = high, high * 4
-        if high > 10**12:
+    return _last_that_fits(prices, epsilon, round(start), 2 / law.power)
+
+
+def _last_that_fits(
+    prices: Callable[[list[int]], list[float]], target: float, start: int, power: float
+) -> int:
+    """The most steps whose price is at most `target`: a fan of points about each secant's root.
+
+    A fan costs little more than a point; the narrower it grows, the closer the next root.
+    """
+    low, high, known, at = 0, _ENDLESS, [], [start]
+    for turn in range(200):
+        for steps, value in zip(at, prices(at), strict=True):
+            low = max(low, steps) if value <= target else low
+            high = min(high, steps) if value > target else high
+            if 0 < value < math.inf:
+                known.append((math.log(steps), math.log(value)))
+        if high - low <= 1:
             return low
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        known.sort(key=lambda point: abs(point[1] - math.log(target)))
+        root = math.exp(min(_root(known, math.log(target), power), 28.0))
+        width = (0.02, 5e-4, 2e-6)[min(turn, 2)]
+        fan = {round(root * (1 + width * k)) + k for k in (-1, 0, 1)}
+        if turn > 2:
+            fan.add((low + high) // 2 if high < _ENDLESS else 4 * low)
+        at = sorted(min(max(steps, low + 1), high - 1) for steps in fan)
+        at = sorted(set(at))
     return low
+
+
+def _root(known: list[tuple[float, float]], aim: float, power: float) -> float:
+    """Where the line through the two nearest points, of logarithms, meets the aim."""
+    if not known:
+        return 0.0
+    x, y = known[0]
+    for other_x, other_y in known[1:]:
+        if (other_x - x) * (other_y - y) > 0:
+            power = (other_x - x) / (other_y - y)
+            break
+    return max(x + min(max((aim - y) * power, -7.0), 7.0), 0.0)
+
+
+class _Law(NamedTuple):
+    """What the central limit expects: the mu of a target, and how epsilon grows with mu there."""
+
+    mu: float
+    power: float
+
+    @classmethod
+    def of(cls, epsilon: float, delta: float, relation: Neighbours) -> _Law:
+        """By epsilon = mu^2 / 2 + mu sqrt(2 log 1/delta), which is close enough to start from."""
+        wide = math.sqrt(-2 * math.log(delta))
+        mu = math.sqrt(wide**2 + 2 * epsilon) - wide
+        power = (mu + wide) / (mu / 2 + wide)
+        return cls(mu / (2 if relation is Neighbours.REPLACE_ONE else 1), power)
+
+
+def _spread(sigma: float) -> float:
+    """mu of one step of all records, in the limit of many: sqrt(e^(1/s^2) - 1)."""
+    return math.sqrt(math.expm1(min(1 / max(sigma, 1e-9) ** 2, 600.0)))
 
 
 def sample_rate_for_epsilon(
@@ -151,10 +219,19 @@ def sample_rate_for_epsilon(
     checked_delta(delta)
     accountant = accountant or PLD()
 
-    def price(inverse: float) -> float:
-        pair = Gaussian(noise_multiplier).pair(relation, PoissonSampling(1 / inverse))
+    law = _Law.of(epsilon, delta, relation)
+    size = _spread(noise_multiplier) * math.sqrt(max(steps, 1))
+
+    def rate(scale: float) -> float:
+        return min(1 / (scale * size), 1.0)
+
+    def price(scale: float) -> float:
+        pair = Gaussian(noise_multiplier).pair(relation, PoissonSampling(rate(scale)))
         return accountant.epsilon(Ledger(((pair, steps),), relation), delta)
 
-    if price(1.0) <= epsilon:
+    least = 1 / size
+    if price(least) <= epsilon:
         return 1.0
-    return 1 / solve_scale(price, epsilon, start=100.0, low=1.0, high=1e12)
+    start = max(1 / law.mu, least)
+    low, high = min(least, 1e-4), max(1e12 * least, 1e12)
+    return rate(solve_scale(price, epsilon, start=start, low=low, high=high, power=law.power))

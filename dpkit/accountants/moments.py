@@ -17,6 +17,7 @@ from dpkit.accountants.base import (
     checked_delta,
     checked_epsilon,
 )
+from dpkit.accountants.gathering import gathered
 from dpkit.accountants.rdp import directions
 from dpkit.mechanisms import Ledger, Mechanism
 
@@ -43,7 +44,7 @@ class Moments(Accountant):
     ) -> np.ndarray:
         """All rows at once."""
         delta = checked_delta(delta)
-        counts = checked_counts(mechanisms, counts)
+        mechanisms, counts = gathered(mechanisms, checked_counts(mechanisms, counts))
         values = np.zeros(len(counts))
         for backward in directions(mechanisms):
             values = np.maximum(values, _least(_composed(mechanisms, counts, backward), delta))

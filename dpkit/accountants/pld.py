@@ -19,8 +19,11 @@ from dpkit.accountants.base import (
     checked_epsilon,
 )
 from dpkit.accountants.distribution import LossDistribution, histogram
+from dpkit.accountants.gathering import MOST, gathered
 from dpkit.mechanisms import Ledger, Mechanism
 
+_BRACKETED = 64
+"""Up to so many different mechanisms the two sides of a bracket are composed as they are."""
 _CLOSED = 1e-12
 """Relative rounding of the closed forms, which their bounds allow for."""
 
@@ -31,6 +34,7 @@ class PLD(Accountant):
 
     Guarantee:
     - the maximum over the two directions is taken after composing (Lebeda et al. 2024);
+    - a schedule of more than a thousand noises is priced with its noise rounded down;
     - where neither closed form nor contour answers, epsilon is the upper side of a bracket.
     """
 
@@ -45,7 +49,7 @@ class PLD(Accountant):
     ) -> np.ndarray:
         """All rows at once, each bit for bit as if asked alone."""
         delta = checked_delta(delta)
-        counts = checked_counts(mechanisms, counts)
+        mechanisms, counts = gathered(mechanisms, checked_counts(mechanisms, counts))
         order = canonical(mechanisms)
         mechanisms, counts = tuple(mechanisms[i] for i in order), counts[:, order]
         out = closed.epsilons(mechanisms, counts, delta)
@@ -71,6 +75,8 @@ class PLD(Accountant):
 
     def _bounds(self, ledger: Ledger, delta: float) -> Bounds:
         delta = checked_delta(delta)
+        if len(ledger.entries) > _BRACKETED:
+            return self._wide_bounds(ledger, delta)
         mechanisms, counts = _sorted(ledger)
         value = float(closed.epsilons(mechanisms, np.array([counts], dtype=np.int64), delta)[0])
         if not math.isnan(value):
@@ -83,6 +89,16 @@ class PLD(Accountant):
             return Bounds(lower, value, upper, "contour, within a sandwich", ledger.relation)
         return Bounds(lower, upper, upper, method, ledger.relation)
 
+    def _wide_bounds(self, ledger: Ledger, delta: float) -> Bounds:
+        """The bracket of a long schedule, its noise rounded to a coarser grid on either side."""
+        value = self.epsilon(ledger, delta)
+        up, down = (
+            self.bounds(_gathered(ledger, _BRACKETED, up=side), delta) for side in (True, False)
+        )
+        method = f"{down.method}, of a schedule whose noise is rounded both ways"
+        lower, upper = min(up.lower, value), max(down.upper, value)
+        return Bounds(lower, value, upper, method, ledger.relation)
+
     def delta(self, ledger: Ledger, epsilon: float) -> float:
         """The tight delta."""
         return float(self.deltas(ledger, np.array([checked_epsilon(epsilon)]))[0])
@@ -93,7 +109,7 @@ class PLD(Accountant):
         Shapes: (E,) -> (E,).
         """
         epsilon = np.asarray(epsilon, dtype=float)
-        mechanisms, counts = _sorted(ledger)
+        mechanisms, counts = _sorted(_gathered(ledger))
         worst = np.zeros(len(epsilon))
         for side in _directions(mechanisms):
             worst = np.maximum(worst, _deltas(side, counts, epsilon))
@@ -136,6 +152,14 @@ class PLD(Accountant):
         mechanisms, counts = _sorted(ledger)
         side = _directions(mechanisms)[-1] if backward else mechanisms
         return histogram(side, counts, bins)
+
+
+def _gathered(ledger: Ledger, most: int = MOST, up: bool = False) -> Ledger:
+    """The ledger, with fewer different noises if it has more than `most`."""
+    if len(ledger.entries) <= most:
+        return ledger
+    mechanisms, counts = gathered(ledger.mechanisms, _one_row(ledger), most, up)
+    return Ledger(tuple(zip(mechanisms, counts[0].tolist(), strict=True)), ledger.relation)
 
 
 def _one_row(ledger: Ledger) -> np.ndarray:

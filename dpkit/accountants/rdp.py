@@ -17,6 +17,7 @@ from dpkit.accountants.base import (
     checked_delta,
     checked_epsilon,
 )
+from dpkit.accountants.gathering import gathered
 from dpkit.mechanisms import Ledger, Mechanism
 
 ORDERS = 1.0 + np.concatenate(
@@ -51,7 +52,7 @@ class RDP(Accountant):
     ) -> np.ndarray:
         """All rows at once."""
         delta = checked_delta(delta)
-        counts = checked_counts(mechanisms, counts)
+        mechanisms, counts = gathered(mechanisms, checked_counts(mechanisms, counts))
         worst = np.zeros(len(counts))
         for backward in directions(mechanisms):
             total = composed(mechanisms, counts, backward)

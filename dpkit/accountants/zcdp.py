@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from dpkit.accountants import closed
 from dpkit.accountants.base import (
     Accountant,
     canonical,
@@ -17,9 +18,9 @@ from dpkit.accountants.base import (
     checked_delta,
     checked_epsilon,
 )
+from dpkit.accountants.gathering import gathered
 from dpkit.mechanisms import (
     EpsilonDelta,
-    Gaussian,
     Laplace,
     Ledger,
     Mechanism,
@@ -64,7 +65,7 @@ class ZCDP(Accountant):
     ) -> np.ndarray:
         """All rows at once."""
         delta = checked_delta(delta)
-        counts = checked_counts(mechanisms, counts)
+        mechanisms, counts = gathered(mechanisms, checked_counts(mechanisms, counts))
         rho = _rhos(mechanisms, counts)
         shift = np.log((OMEGAS - 1) / OMEGAS) - (math.log(delta) + np.log(OMEGAS)) / (OMEGAS - 1)
         with np.errstate(over="ignore"):
@@ -97,8 +98,8 @@ def _rhos(mechanisms: Sequence[Mechanism], counts: np.ndarray) -> np.ndarray:
 
 def _pure_rho(mechanism: Mechanism) -> float | None:
     """rho where one holds for all orders: 1/(2 s^2), or eps^2/2 for pure epsilon."""
-    if isinstance(mechanism, Gaussian):
-        sigma = mechanism.noise_multiplier
+    sigma = closed.gaussian_sigma(mechanism)
+    if sigma is not None:
         return 0.5 / sigma**2 if sigma**2 > 0 else math.inf
     if isinstance(mechanism, Laplace):
         scale = mechanism.noise_multiplier

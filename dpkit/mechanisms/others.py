@@ -54,6 +54,8 @@ class Laplace(Mechanism):
             return np.ones_like(epsilon)
         top = 1 / self.noise_multiplier
         inside = -np.expm1((np.clip(epsilon, -top, top) - top) / 2)
+        # Beyond the top nothing is left: 0, not the -0 of -expm1(0).
+        inside = np.maximum(inside, 0.0) + 0.0
         return np.where(epsilon < -top, -np.expm1(np.minimum(epsilon, 0.0)), inside)
 
     def log_moment(self, z: Any) -> np.ndarray:
