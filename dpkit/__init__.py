@@ -20,7 +20,15 @@ _HOMES = {
         "Refused",
         "Release",
     ),
-    "samplers": ("Poisson", "Sampler"),
+    "samplers": (
+        "BallsInBins",
+        "FixedSize",
+        "Partition",
+        "Poisson",
+        "Sampler",
+        "Shuffle",
+        "TruncatedPoisson",
+    ),
     "accountants": ("GDP", "PLD", "RDP", "ZCDP", "Accountant", "Advanced", "Basic", "Moments"),
     "methods": ("DPSGD", "Method"),
     "knobs": ("Knob", "knob", "turned"),
@@ -72,7 +80,15 @@ if TYPE_CHECKING:
     )
     from dpkit.methods import DPSGD, Method  # noqa: F401
     from dpkit.plan import Plan  # noqa: F401
-    from dpkit.samplers import Poisson, Sampler  # noqa: F401
+    from dpkit.samplers import (  # noqa: F401
+        BallsInBins,
+        FixedSize,
+        Partition,
+        Poisson,
+        Sampler,
+        Shuffle,
+        TruncatedPoisson,
+    )
     from dpkit.training import Step, train  # noqa: F401
 
 

@@ -20,9 +20,22 @@ MECHANISMS = [
     dp.Gaussian(1.5).pair(dp.Neighbours.ADD_REMOVE, dp.mechanisms.PoissonSampling(0.1)),
     dp.Gaussian(1.5).pair(dp.Neighbours.REPLACE_ONE, dp.mechanisms.PoissonSampling(0.1)),
     dp.Laplace(2.0).pair(dp.Neighbours.ADD_REMOVE, dp.mechanisms.PoissonSampling(0.1)),
+    dp.mechanisms.FixedSizeGaussian(0.1, 1.5),
+    dp.mechanisms.AllocatedGaussian(12, 1.5),
+    dp.mechanisms.ShuffledGaussian(12, 1.5),
+    dp.mechanisms.ShuffledGaussian(12, 1.5, True),
 ]
-SAMPLERS = [dp.Poisson(0.1, 12), dp.Poisson(1.0, 3)]
-ACCOUNTANTS = [dp.PLD(), dp.RDP(), dp.Moments(), dp.ZCDP(), dp.GDP(), dp.Basic(), dp.Advanced()]
+SAMPLERS = [
+    dp.Poisson(0.1, 12),
+    dp.Poisson(1.0, 3),
+    dp.Shuffle(7, 3),
+    dp.FixedSize(8, 50, 12),
+    dp.BallsInBins(7, 3),
+    dp.TruncatedPoisson(0.1, 12, 30, 50),
+    dp.Partition(7, 3),
+]
+ACCOUNTANTS = [dp.PLD(), dp.RDP(), dp.Moments(), dp.ZCDP(), dp.GDP(), dp.Basic(), dp.Advanced(),
+               dp.accountants.YuRandomSampling()]  # fmt: skip
 METHODS = [
     dp.DPSGD(1.2),
     dp.DPSGD(dp.schedules.Tabulated(tuple(2.0 - 0.1 * t for t in range(10))), 0.5, 0.1, 0.9),

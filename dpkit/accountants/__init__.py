@@ -14,6 +14,7 @@ from dpkit.accountants.interop import to_dp_event
 from dpkit.accountants.moments import Moments
 from dpkit.accountants.pld import PLD
 from dpkit.accountants.rdp import RDP
+from dpkit.accountants.yu import YuRandomSampling
 from dpkit.accountants.zcdp import ZCDP
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Bounds",
     "LossDistribution",
     "Moments",
+    "YuRandomSampling",
     "noise_for_epsilon",
     "sample_rate_for_epsilon",
     "solve_scale",

@@ -71,8 +71,8 @@ def _mu(mechanisms: Sequence[Mechanism], counts: np.ndarray) -> np.ndarray:
 
 def _mu2(mechanism: Mechanism) -> float:
     """mu^2 of one release: 1/s^2, or q^2 (e^(1/s^2) - 1) under Poisson sampling."""
-    if isinstance(mechanism, Gaussian):
-        sigma = mechanism.noise_multiplier
+    sigma = closed.gaussian_sigma(mechanism)
+    if sigma is not None:
         return 1 / sigma**2 if sigma**2 > 0 else math.inf
     if isinstance(mechanism, SubsampledGaussian):
         q, sigma = mechanism.sample_rate, mechanism.noise_multiplier

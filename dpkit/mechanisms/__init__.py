@@ -1,5 +1,6 @@
 """Private releases: what draws is what is accounted."""
 
+from dpkit.mechanisms.allocated import AllocatedGaussian
 from dpkit.mechanisms.base import (
     Access,
     FixedSizeSampling,
@@ -14,6 +15,7 @@ from dpkit.mechanisms.base import (
 from dpkit.mechanisms.gaussian import Gaussian
 from dpkit.mechanisms.ledger import Ledger
 from dpkit.mechanisms.others import EpsilonDelta, Laplace, RandomisedResponse
+from dpkit.mechanisms.shuffled import ShuffledGaussian
 from dpkit.mechanisms.subsampled import (
     FixedSizeGaussian,
     ReplacedGaussian,
@@ -23,6 +25,7 @@ from dpkit.mechanisms.subsampled import (
 
 __all__ = [
     "Access",
+    "AllocatedGaussian",
     "EpsilonDelta",
     "FixedSizeGaussian",
     "FixedSizeSampling",
@@ -38,6 +41,7 @@ __all__ = [
     "ReplacedGaussian",
     "Reversed",
     "Sampling",
+    "ShuffledGaussian",
     "Subsampled",
     "SubsampledGaussian",
 ]

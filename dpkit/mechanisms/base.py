@@ -119,6 +119,16 @@ class Mechanism(ABC):
         """Whether `log_moment` holds for complex arguments, as the contour needs."""
         return False
 
+    @property
+    def below(self) -> Mechanism:
+        """A pair that is proven to cost no more, where this one is an upper bound; else itself."""
+        return self
+
+    @property
+    def band(self) -> str:
+        """A few words on the two sides, where `below` is another; else empty."""
+        return ""
+
     def log_moment(self, z: Any) -> np.ndarray:
         """log E_P[(dP/dQ)^z] in nats, for complex z; infinite where it is not finite.
 

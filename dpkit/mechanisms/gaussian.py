@@ -91,7 +91,7 @@ class Gaussian(Mechanism):
             return kind(sampling.sample_rate, sigma)
         if isinstance(sampling, FixedSizeSampling) and relation is not Neighbours.ADD_REMOVE:
             # A null may displace a record too, so zeroing out costs no more than replacing.
-            return subsampled.FixedSizeGaussian(sampling.sample_rate, sigma)
+            return subsampled.FixedSizeGaussian(sampling.sample_rate, sigma, not replace_one)
         raise Refused(
             f"Gaussian noise {sampling_text(sampling)} cannot be accounted for neighbours that "
             f"{relation.value}; use Poisson sampling, or neighbours that replace one record."

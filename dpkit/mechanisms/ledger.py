@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from dpkit.mechanisms.allocated import AllocatedGaussian
 from dpkit.mechanisms.base import Mechanism, Neighbours, Refused, Reversed
 from dpkit.mechanisms.gaussian import Gaussian
 from dpkit.mechanisms.others import EpsilonDelta, Laplace, RandomisedResponse
+from dpkit.mechanisms.shuffled import ShuffledGaussian
 from dpkit.mechanisms.subsampled import (
     FixedSizeGaussian,
     ReplacedGaussian,
@@ -23,6 +25,8 @@ STORED = (
     SubsampledGaussian,
     ReplacedGaussian,
     FixedSizeGaussian,
+    AllocatedGaussian,
+    ShuffledGaussian,
     Subsampled,
     Laplace,
     RandomisedResponse,

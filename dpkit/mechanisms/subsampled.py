@@ -172,16 +172,30 @@ class ReplacedGaussian(Mechanism):
 class FixedSizeGaussian(Mechanism):
     """Replace-one neighbours under fixed-size sampling: the displaced record counts too.
 
-    Guarantee: an upper bound; the true cost may be lower.
+    Guarantee: an upper bound; the true cost may be lower, but not below that of `below`: all
+    other records at -C, the one at +C against -C or, where it is zeroed out, others at 0.
     *Source*: Zhu, Dong, Wang 2022, theorem 11 (subset sampling), on N(0) against N(2).
     """
 
     sample_rate: float = _rate()
     noise_multiplier: float = _noise()
+    zeroed: bool = False
+    """Whether the other record is a null; its cost is then bounded by that of any record."""
 
     def __post_init__(self) -> None:
         """Check rate and multiplier."""
         check_knobs(self)
+
+    @property
+    def below(self) -> Mechanism:
+        """Poisson sampling for one record gone, at half the noise where it is replaced."""
+        sigma = self.noise_multiplier * (1 if self.zeroed else 0.5)
+        return SubsampledGaussian(self.sample_rate, sigma)
+
+    @property
+    def band(self) -> str:
+        """Where the two sides come from."""
+        return "fixed size is a band: upper side Zhu, Dong, Wang 2022, lower side a worst case"
 
     @property
     def symmetric(self) -> bool:

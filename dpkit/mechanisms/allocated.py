@@ -1,0 +1,176 @@
+"""Balls in bins: each epoch, every record falls into one of t batches, and nobody sees which."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass
+from typing import Any
+
+import numpy as np
+
+from dpkit.knobs import check_knobs, knob
+from dpkit.mechanisms import allocation, tangents
+from dpkit.mechanisms.atoms import Atoms
+from dpkit.mechanisms.base import Mechanism
+from dpkit.mechanisms.gaussian import gaussian_profile
+from dpkit.mechanisms.grid import masses, points, reach
+from dpkit.mechanisms.subsampled import _noise
+
+_KNOTS = 750  # losses on each side that stand for all
+_FAR = 600.0  # losses beyond which nobody looks: they count as infinite
+
+
+def _batches() -> Any:
+    return knob(MISSING, "t", "batches in an epoch", 1, 1_000_000, integer=True, log=True,
+                slider=(2, 1000))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AllocatedGaussian(Mechanism):
+    """An epoch of balls in bins: the mean of N(e_i, s^2) over t batches against N(0, s^2).
+
+    *Guarantee*
+    - an upper bound in both directions, close to the truth; `below` is the lower side.
+
+    *Source*: Chua et al. 2025 (balls and bins); the pair of Zhu, Dong, Wang 2022 for its sum.
+    """
+
+    batches: int = _batches()
+    noise_multiplier: float = _noise()
+
+    def __post_init__(self) -> None:
+        """Check both knobs."""
+        check_knobs(self)
+
+    @property
+    def below(self) -> Mechanism:
+        """The same epoch from below."""
+        return AllocatedBelow(self.batches, self.noise_multiplier)
+
+    @property
+    def band(self) -> str:
+        """Where the lower side comes from."""
+        return "lower side: the likelihood ratio gathered onto a grid"
+
+    @property
+    def smooth(self) -> bool:
+        """Finitely many losses have moments everywhere."""
+        return self.noise_multiplier > 0
+
+    def profile(self, epsilon: Any) -> np.ndarray:
+        """Of finitely many losses."""
+        if self.noise_multiplier**2 == 0:
+            return np.ones(np.shape(epsilon))
+        return _atoms(self.batches, self.noise_multiplier).profile(epsilon)
+
+    def reverse_profile(self, epsilon: Any) -> np.ndarray:
+        """Of finitely many losses."""
+        if self.noise_multiplier**2 == 0:
+            return np.ones(np.shape(epsilon))
+        return _atoms(self.batches, self.noise_multiplier).reverse_profile(epsilon)
+
+    def log_moment(self, z: Any) -> np.ndarray:
+        """Sums over the losses."""
+        z = np.asarray(z)
+        if self.noise_multiplier**2 == 0:
+            return np.where(z * (1 + z) == 0, 0.0, np.inf)
+        return _atoms(self.batches, self.noise_multiplier).log_moment(z)
+
+
+@dataclass(frozen=True)
+class AllocatedBelow(Mechanism):
+    """The lower side of an epoch of balls in bins: a cost that the true one is never below."""
+
+    batches: int = _batches()
+    noise_multiplier: float = _noise()
+
+    def __post_init__(self) -> None:
+        """Check both knobs."""
+        check_knobs(self)
+
+    @property
+    def _parts(self) -> tuple[allocation.Level, ...]:
+        if self.noise_multiplier < allocation.LEAST:
+            return ()
+        return allocation.levels(self.batches, self.noise_multiplier, False)[0]
+
+    def profile(self, epsilon: Any) -> np.ndarray:
+        """E[(R - e^eps)_+] from below."""
+        if self.noise_multiplier**2 == 0:
+            return np.ones(np.shape(epsilon))
+        epsilon = np.asarray(epsilon, dtype=float)
+        kappa = np.exp(np.clip(epsilon, -600.0, 600.0))
+        value = sum(part.calls(kappa) for part in self._parts) - allocation.FLOOR
+        return np.maximum(np.maximum(value, -np.expm1(np.minimum(epsilon, 0.0))), 0.0)
+
+    def reverse_profile(self, epsilon: Any) -> np.ndarray:
+        """E[(1 - e^eps R)_+] from below."""
+        if self.noise_multiplier**2 == 0:
+            return np.ones(np.shape(epsilon))
+        epsilon = np.asarray(epsilon, dtype=float)
+        kappa = np.exp(np.clip(-epsilon, -600.0, 600.0))
+        value = sum(part.puts(kappa) for part in self._parts) / kappa - allocation.FLOOR
+        return np.maximum(np.maximum(value, -np.expm1(np.minimum(epsilon, 0.0))), 0.0)
+
+
+class _Above:
+    """Both profiles of R's upper law, nowhere above those of batches that are known.
+
+    With hardly any noise only these are left: the law itself would reach too far.
+    """
+
+    def __init__(self, batches: int, noise_multiplier: float) -> None:
+        self.batches, self.sigma = batches, noise_multiplier
+        self.parts: tuple[allocation.Level, ...] = ()
+        self.cap = 0.0
+        if noise_multiplier >= allocation.LEAST:
+            self.parts, self.cap = allocation.levels(batches, noise_multiplier, True)
+
+    def profile(self, epsilon: np.ndarray) -> np.ndarray:
+        if self.sigma < allocation.LEAST:
+            return gaussian_profile(1 / self.sigma, epsilon)
+        kappa = np.exp(np.minimum(epsilon, 600.0))
+        value = sum(part.calls(kappa) for part in self.parts)
+        value = value + allocation.tail(self.batches, self.sigma, self.cap, kappa)
+        # The allowance for rounding ends well beyond the grids, so that moments stay finite.
+        value += allocation.FLOOR * np.maximum(1 - kappa / (2 * self.cap + 2), 0.0)
+        return np.minimum(value, gaussian_profile(1 / self.sigma, epsilon))
+
+    def reverse_profile(self, epsilon: np.ndarray) -> np.ndarray:
+        if self.sigma < allocation.LEAST:
+            return gaussian_profile(1 / self.sigma, epsilon)
+        kappa = np.exp(np.maximum(-epsilon, -600.0))
+        value = sum(part.puts(kappa) for part in self.parts) / kappa + allocation.FLOOR
+        value = value + allocation.cut_off(self.batches, self.sigma, self.cap)
+        return np.minimum(value, gaussian_profile(1 / self.sigma, epsilon))
+
+
+@functools.lru_cache(maxsize=256)
+def _atoms(batches: int, noise_multiplier: float) -> Atoms:
+    """The upper law of R, its curve joined by lines between a few thousand losses."""
+    above = _Above(batches, noise_multiplier)
+    far = min(0.5 / noise_multiplier**2 + 37.0 / noise_multiplier, _FAR)
+    left, right = _knots(above.reverse_profile, far), _knots(above.profile, far)
+    knots = np.append(-left[:0:-1], right)
+    of = points(above, knots, len(left) - 1)
+    mass = tangents._convex(of, of.values)
+    if mass is None:
+        mass = np.maximum(masses(of), 0.0)
+    kept = mass > 0
+    p, losses = mass[kept], knots[kept]
+    infinite, lacking = float(of.values[-1]), float(of.values[0]) * math.exp(-knots[0])
+    lost = [x if x > 1e-280 else 0.0 for x in (infinite, lacking)]
+    return Atoms(losses, p, p * np.exp(-losses), *lost)
+
+
+def _knots(profile: Callable[[np.ndarray], np.ndarray], far: float) -> np.ndarray:
+    """Losses from 0 on: dense about 0 and where a tail may matter, a few far beyond.
+
+    No profile here is above that of a Gaussian, of which less than 1e-290 lies beyond `far`.
+    """
+    near = min(reach(profile, 1e-18), far)
+    core = max(float(profile(np.zeros(1))[0]), 1e-9 * near)
+    dense = core * np.sinh(np.linspace(0.0, np.arcsinh(near / core), _KNOTS))
+    return np.append(dense, np.linspace(near, far * (1 + 1e-9), 100)[1:])

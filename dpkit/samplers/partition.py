@@ -1,0 +1,79 @@
+"""A fixed partition: the records are dealt out once into disjoint shards, as for teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpkit.knobs import check_knobs, knob
+from dpkit.mechanisms import Neighbours, Release
+from dpkit.samplers.base import Blocks, Entries, Sampler
+from dpkit.samplers.disjoint import (
+    check_batches,
+    parts,
+    refuse_add_remove,
+    remainder,
+    unsampled,
+    worst,
+)
+
+
+@dataclass(frozen=True)
+class Partition(Sampler):
+    """The records are dealt into `shards` once; step i of every epoch sees shard i, all of it.
+
+    *Guarantee*
+    - shards share no record, so an epoch costs its least noisy step, once; exact for whoever knows
+      the record's shard, as its teacher does;
+    - shards that do not divide the records differ in size by one; none is dropped.
+
+    *Source*: McSherry 2009 (parallel composition); Papernot et al. 2017 (teachers).
+    """
+
+    shards: int = knob(MISSING, "k", "disjoint shards", 1, 1_000_000, integer=True, log=True)
+    epochs: int = knob(1, "E", "passes over the data", 1, 1_000_000, integer=True)
+
+    relations: ClassVar[tuple[Neighbours, ...]] = (Neighbours.ZERO_OUT, Neighbours.REPLACE_ONE)
+
+    def __post_init__(self) -> None:
+        """Check both knobs."""
+        check_knobs(self)
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        """All steps of all epochs."""
+        return self.shards * self.epochs
+
+    @property
+    def describe(self) -> str:
+        """The sampler in a few words."""
+        return f"a fixed partition into {self.shards:,} disjoint shards"
+
+    def batches(self, num_examples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Indices of each shard's records, ascending; the same shards every epoch."""
+        check_batches(self.shards, num_examples, "shards (k, disjoint shards)")
+        shards = parts(rng.permutation(num_examples), self.shards)
+        return (shard for _ in range(self.epochs) for shard in shards)
+
+    def expected_batch(self, num_examples: int) -> float:
+        """N / k records, whether or not that is whole."""
+        check_batches(self.shards, num_examples, "shards (k, disjoint shards)")
+        return num_examples / self.shards
+
+    def remainder(self, num_examples: int) -> str:
+        """How the records are dealt out where the shards do not divide them."""
+        return remainder(self.shards, num_examples, "shards")
+
+    def groups(self) -> Blocks:
+        """Each epoch is charged by itself."""
+        return Blocks(self.steps, self.shards)
+
+    def charge(self, group: Sequence[tuple[Release, ...]], relation: Neighbours) -> Entries:
+        """The least noisy step of the epoch, once, and releases to all records as they are."""
+        refuse_add_remove(self, relation)
+        entries, release = unsampled(group, relation), worst(group, "Partition")
+        return entries if release is None else [*entries, (release.pair(relation), 1)]
