@@ -64,12 +64,14 @@ def _real(mechanism: Mechanism, chunk: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=262_144)
-def _block(mechanism: Mechanism, line: int, block: int, period: int) -> np.ndarray:
-    """log M at a piece of the nodes c + i t of a line; read only."""
+def _block(mechanism: Mechanism, line: int, block: int, period: int) -> np.ndarray | None:
+    """log M at a piece of the nodes c + i t of a line, read only; None if it is not known there."""
     z = LINES[line] + 1j * _times(line, period, _BLOCKS[block], _BLOCKS[block + 1])
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         values = np.array(mechanism.log_moment(z), dtype=complex)
     values[values.real == -np.inf] = -1e9  # the log of nothing, but a number
+    if not np.all(np.isfinite(values)):
+        return None
     values.flags.writeable = False
     return values
 
@@ -216,8 +218,11 @@ def _by_line(rows: Rows, real: np.ndarray, tilt: np.ndarray) -> Iterator[tuple[R
     good = alias.min(axis=2) + (period - rows.log_delta)[:, None] < -21.0
     good &= (period > 0)[:, None] & (tilt[:, None] >= _BACK)
     line = np.where(good.any(axis=1), index[np.arange(len(tilt)), good.argmax(axis=1)], -1)
-    for key in sorted(set(zip(line.tolist(), period.tolist(), strict=True))):
-        if key[0] >= 0:
+    keys = sorted(set(zip(line.tolist(), period.tolist(), strict=True)))
+    for key in keys:
+        if key[0] >= 0 and len(keys) == 1:
+            yield rows._replace(base=real[:, key[0]]), *key
+        elif key[0] >= 0:
             pick = np.flatnonzero((line == key[0]) & (period == key[1]))
             yield rows.part(pick)._replace(base=real[pick, key[0]]), *key
 
@@ -239,16 +244,17 @@ def _transformed(
             count = rows.counts[:, column]
             if count.any():
                 values = _block(mechanism, line, block, period)
-                if not np.all(np.isfinite(values)):
+                if values is None:
                     return
                 total += count[:, None] * values
         total += factor - rows.base[:, None]
         weights.append(total)
         done = total.real[:, -12:].max(axis=1) < floor
+        if done.all():
+            yield rows, np.concatenate(weights, axis=1)
+            return
         if done.any():
             yield rows.part(done), np.concatenate([part[done] for part in weights], axis=1)
-            if done.all():
-                return
             rows, floor, weights = rows.part(~done), floor[~done], [w[~done] for w in weights]
 
 
