@@ -1,6 +1,7 @@
 """The auditor audited: no leak gives 0, no noise gives much, faults are found, attacks attack."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import dpkit as dp
 from dpkit.auditing import FAULTS, Roc, audit, auditing, invert, membership, region
 from dpkit.auditing import canaries as canary
 from dpkit.auditing.bounds import Errors, any_epsilon, gaussian_mu, upper_limit
+from dpkit.auditing.membership import likelihood_ratios
+from dpkit.widgets.attack import SAMPLED
 
 PLAN = dp.Plan(dp.DPSGD(1.0, 4.0, 0.1), dp.Poisson(1.0, 10), 1e-5)
 
@@ -62,10 +65,26 @@ def test_a_score_of_the_wrong_sign_gives_nothing(monkeypatch):
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name)
 def test_every_fault_is_found_by_the_audit_exactly_if_it_says_so(fault):
-    plan = fault.planted(PLAN)
-    assert plan.epsilon() == PLAN.epsilon(), "a planted fault makes the same claim"
+    honest = SAMPLED if fault.batches else PLAN
+    plan = fault.planted(honest)
+    assert plan.epsilon() == honest.epsilon(), "a planted fault makes the same claim"
     assert audit(plan, canaries=1000, observations=10_000, seed=0).broken is fault.audited
-    assert len(fault.story) > 60
+    assert len(fault.story) > 60 and fault.found_by
+    after = [_weights(one) for one in (honest, honest, plan)]
+    assert torch.equal(after[0], after[1])
+    assert not torch.allclose(after[0], after[2]), "the fault changes nothing"
+
+
+def _weights(plan):
+    """What a teaching run ends with."""
+    inputs = 20 * torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    model = torch.nn.Linear(3, 2)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        list(dp.train(model, (inputs, torch.arange(12) % 2), plan, seed=1, num_examples=10))
+    return model.weight.detach()
 
 
 def test_looks_climb_and_hold_together():
@@ -107,6 +126,17 @@ def test_roc_counts_ties_together():
     assert list(roc.fpr) == [0, 0, 0.5, 1] and list(roc.tpr) == [0, 0.5, 1, 1]
     assert roc.at(0.0) == 0.5 and roc.at(0.4) == 0.5 and roc.at(0.5) == 1.0
     assert roc.area == pytest.approx(0.875) and roc.advantage == 0.5
+
+
+def test_lira_guesses_where_there_is_nothing_to_know_and_finds_what_there_is():
+    """Scores that do not depend on membership give the diagonal, neither side of it."""
+    rng = np.random.default_rng(0)
+    member = np.array([rng.permutation(12) < 6 for _ in range(4000)]).T
+    scores = rng.normal(size=(1, 4000)) + rng.normal(size=member.shape)
+    null = Roc.of(likelihood_ratios(scores, member), member)
+    assert null.area == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / 12_000))
+    found = Roc.of(likelihood_ratios(scores + 2.0 * member, member), member)
+    assert found.area > 0.85
 
 
 def test_membership_succeeds_without_privacy_and_fails_with_it():

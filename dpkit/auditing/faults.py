@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fault:
-    """A bug to find: what it does, where it happened, which test finds it.
+    """A bug to find: what it does, where it happened, which other test finds it.
 
     `audited` says whether the canary audit can see it at all. `spoil` changes a stepper that a
     run has just made, `batches` stands in for the sampler's own.
@@ -32,6 +32,7 @@ class Fault:
 
     name: str
     story: str
+    found_by: str
     audited: bool
     spoil: Callable[[DPSGDStepper], None] | None = None
     batches: Callable[[Poisson, int, np.random.Generator], Iterator[NDArray[np.int64]]] | None = (
@@ -159,8 +160,10 @@ def _shuffled(
 FAULTS = (
     Fault(
         "half the noise",
-        "The noise was halved once on its way: a factor too many is the commonest slip of all. "
-        "Tests with a tolerance of some percent let smaller ones pass for years.",
+        "A factor of two was lost on the way. Whoever promises privacy for **replaced** records "
+        "and draws the noise for **removed** ones does just this: the sum moves by 2C, not by C. "
+        "Opacus's own test of its noise has a tolerance that lets a shortage of 7% pass.",
+        "the moments of the noise, which show even a shortage of 2%",
         True, _noise_times(lambda stepper, sigma: 0.5),
     ),
     Fault(
@@ -168,44 +171,51 @@ FAULTS = (
         "The sum is noised as if it had been averaged already, so the noise is too small by the "
         "batch size. Tramer and others (2022) audited a published method with such a slip: it "
         "claimed 0.21, and 2.79 was proven.",
+        "the moments of the noise",
         True, _noise_times(lambda stepper, sigma: 1 / stepper.expected_batch),
     ),
     Fault(
         "sigma without C",
         "The noise has standard deviation sigma, not sigma times the clip norm. Nobody notices "
-        "while C is 1; set it to 4 and three quarters of the noise are gone.",
+        "while C is 1, as in most examples; here C is 4, and three quarters of the noise are gone.",
+        "the moments of the noise, over schedules of C",
         True, _noise_times(_clip_norm),
     ),
     Fault(
         "the same noise again",
         "A generator seeded anew at each step, or a random key used twice, as is easily done in "
-        "JAX: the differences of two steps hold no noise at all. The audit looks at each step "
-        "alone and sees fresh-looking noise; the moments over steps find it at once.",
+        "JAX: the difference of two steps holds no noise at all. The audit looks at each step "
+        "alone and sees fresh-looking noise.",
+        "the correlation of the noise between steps",
         False, _same_noise,
     ),
     Fault(
         "clip the mean",
-        "clip_grad_norm_ on the batch, as everybody does without privacy: it bounds the batch, "
-        "not the record.",
+        "`clip_grad_norm_` on the batch, as everybody does without privacy; TensorFlow Privacy "
+        "does it when one microbatch is asked for. It bounds the batch, not the record.",
+        "record and replay, which measures by how much one record moves the sum",
         True, _clip_the_mean,
     ),
     Fault(
         "clip each number",
-        "clip_grad_value_ in place of the norm. A canary that points along one axis is clipped "
-        "just right, so this audit sees nothing: record and replay measures the norm and finds it.",
+        "`clip_grad_value_` in place of `clip_grad_norm_`: the norm may reach C times the root of "
+        "the number of weights. A canary that points along one axis is clipped just right.",
+        "record and replay, which measures the norm",
         False, _clip_each_number,
     ),
     Fault(
         "divide by the drawn batch",
         "The mean is taken over the batch that was drawn, whose size is private (Opacus issues "
-        "571 and 819). The leak is real and small: record and replay finds it, the audit does not.",
+        "571 and 819). The leak is real, and too small to guess by.",
+        "record and replay, which compares every public number of two neighbouring runs",
         False, _drawn_divisor,
     ),
     Fault(
         "shuffle, account as Poisson",
         "The data are shuffled and cut, the epsilon is that of Poisson sampling, as in most "
-        "libraries for years (Chua and others 2024). The gap opens at a delta far below what an "
-        "audit can reach: the fingerprint of the batches finds it, their sizes never vary.",
+        "libraries for years (Chua and others 2024). The gap opens at a delta far below what "
+        "guessing can reach.",
+        "the fingerprint of the batches: their sizes never vary",
         False, None, _shuffled,
     ),
 )  # fmt: skip

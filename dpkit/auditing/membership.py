@@ -119,12 +119,14 @@ def likelihood_ratios(
         for side in (rest, ~rest):
             count = np.maximum(side.sum(axis=0), 1)
             mean = np.where(side, seen, 0.0).sum(axis=0) / count
-            laws.append((mean, np.where(side, (seen - mean) ** 2, 0.0).sum(axis=0)))
+            laws.append((mean, np.where(side, (seen - mean) ** 2, 0.0).sum(axis=0), 1 + 1 / count))
         # Few models know little of each record's spread: one for both sides, pulled to the mean.
         own = (laws[0][1] + laws[1][1]) / max(len(seen) - 2, 1)
         spread = 0.5 * own + 0.5 * own.mean() + _SPREAD
-        inside, outside = (confidence[model] - mean for mean, _ in laws)
-        scores[model] = (outside**2 - inside**2) / (2 * spread)
+        # A mean of fewer models lies farther off; unless that is allowed for, the side that this
+        # very model was left out of looks the less likely one, whatever its score.
+        inside, outside = ((confidence[model] - mean) ** 2 / room for mean, _, room in laws)
+        scores[model] = (outside - inside) / (2 * spread)
     return scores
 
 

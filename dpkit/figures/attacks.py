@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,44 +12,64 @@ from numpy.typing import ArrayLike
 from dpkit.figures.base import COLOURS, DASHES, Figure, layout_of, note_in_middle, numbers
 
 
-def proven(observations: Sequence[int], lower: Sequence[float], claimed: float) -> Figure:
-    """What an audit has proven so far, against the claim: a bound that crosses it refutes it."""
-    if not observations:
-        return {"data": [], "layout": layout_of("observations", "epsilon")
-                | {"annotations": [note_in_middle("Press Audit.")]}}  # fmt: skip
-    broken = max(lower) > claimed
+def proven(
+    observations: Sequence[int], lower: Sequence[float], claimed: float, total: int
+) -> Figure:
+    """What an audit has proven so far, against the claim: a bound that crosses it refutes it.
+
+    `total` is how many observations there will be: the axis stands still while the bound climbs.
+    """
+    best = max(lower, default=0.0)
+    colour = COLOURS[1 if best > claimed else 0]
+    x, y = [0, *observations], [0.0, *lower]
     lines = [
-        _line(observations, lower, "proven: epsilon is at least this", COLOURS[1 if broken else 0],
-              DASHES[0], "lines+markers"),
-        _line([0, observations[-1]], [claimed, claimed], "claimed", COLOURS[6], DASHES[1]),
-    ]  # fmt: skip
-    top = 1.15 * max(max(lower), claimed if np.isfinite(claimed) else 0.0, 1e-3)
-    layout = layout_of("coin tosses observed", "epsilon", y={"range": [0, top]})
-    return {"data": lines, "layout": layout | _LEGEND}
+        _line(x, y, "proven: epsilon is at least this", colour, DASHES[0], "lines+markers"),
+        _line([0, total], [claimed, claimed], "claimed", COLOURS[6], DASHES[1]),
+    ]
+    top = 1.15 * max(best, claimed if np.isfinite(claimed) else 0.0, 1e-3)
+    layout = layout_of("coin tosses observed", "epsilon", x={"range": [0, 1.02 * total]},
+                       y={"range": [0, top]})  # fmt: skip
+    notes = [] if observations else [note_in_middle("Press Audit.")]
+    return {"data": lines, "layout": layout | _LEGEND | {"annotations": notes}}
 
 
 def roc(
     attacks: Mapping[str, tuple[ArrayLike, ArrayLike]],
     allowed: tuple[ArrayLike, ArrayLike] | None = None,
     *,
-    lowest: float = 1e-3,
+    lowest: float = 1e-2,
 ) -> Figure:
     """True against false positives, both logarithmic: the left end is what hurts.
 
     `attacks` gives (fpr, tpr) by name; `allowed` is the most that a plan lets any attacker reach.
+    `lowest` is where both axes begin: rates that count only a few records mean little.
     """
     lines = []
     if allowed is not None:
-        area = _line(*allowed, "allowed by (epsilon, delta)", COLOURS[6], DASHES[2])
+        area = _line(*allowed, "the most that privacy allows", COLOURS[6], DASHES[2])
         lines.append(area | {"fill": "tozeroy", "fillcolor": "rgba(153,153,153,0.15)"})
     for i, (name, (fpr, tpr)) in enumerate(attacks.items()):
         x, y = np.maximum(np.asarray(fpr), lowest), np.maximum(np.asarray(tpr), lowest)
+        first = max(int(np.searchsorted(x, lowest, side="right")) - 1, 0)
+        x, y = x[first:], y[first:]
         lines.append(_line(x, y, name, COLOURS[i % 6], DASHES[i % 6]) | {"line": _steps(i)})
     ends = [lowest, 1.0]
     lines.append(_line(ends, ends, "guessing", COLOURS[6], DASHES[1]))
-    axis = {"type": "log", "range": [float(np.log10(lowest)), 0.0]}
-    layout = layout_of("false positive rate", "true positive rate", x=axis, y=dict(axis))
-    return {"data": lines, "layout": layout | _LEGEND}
+    layout = layout_of("others accused (false positive rate)", "members found (true positive rate)",
+                       x=_percent(lowest), y=_percent(lowest))  # fmt: skip
+    room = {"margin": layout["margin"] | {"r": 36}}
+    return {"data": lines, "layout": layout | _LEGEND | _CLEAR | room}
+
+
+def _percent(lowest: float) -> Figure:
+    """A logarithmic axis from `lowest` to 1, marked in percent at 1, 2 and 5 of each decade."""
+    decades = range(math.floor(math.log10(lowest)), 1)
+    marks = [m * 10.0**d for d in decades for m in (1, 2, 5)]
+    marks = [mark for mark in marks if 0.999 * lowest <= mark <= 1]
+    return {
+        "type": "log", "range": [math.log10(lowest), 0.0], "tickvals": numbers(marks),
+        "ticktext": [f"{100 * mark:g}%" for mark in marks], "gridcolor": _GRID,
+    }  # fmt: skip
 
 
 def side_by_side(images: Mapping[str, ArrayLike]) -> Figure:
@@ -72,9 +93,11 @@ def side_by_side(images: Mapping[str, ArrayLike]) -> Figure:
             {"x": (left + right) / 2, "y": 1, "xref": "paper", "yref": "paper", "text": name,
              "showarrow": False, "xanchor": "center", "yanchor": "top"}
         )  # fmt: skip
-    return {"data": data, "layout": layout}
+    return {"data": data, "layout": layout | _CLEAR}
 
 
+_GRID = "rgba(128,128,128,0.25)"
+_CLEAR: Figure = {"plot_bgcolor": "rgba(0,0,0,0)", "paper_bgcolor": "rgba(0,0,0,0)"}
 _LEGEND: Figure = {
     "showlegend": True,
     "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},

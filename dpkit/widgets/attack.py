@@ -18,6 +18,9 @@ from dpkit.widgets.plot import LivePlot
 HONEST = "no fault at all"
 PLAN = Plan(DPSGD(noise_multiplier=4.0, max_grad_norm=4.0), Poisson(1.0, 10), delta=1e-5)
 """The run under audit: full batches, so that each of its steps can be guessed by itself."""
+SAMPLED = Plan(DPSGD(noise_multiplier=0.7, max_grad_norm=4.0), Poisson(0.1, 10), delta=0.01)
+"""The run for faults of the batches, which full batches would hide; its transcript is guessed."""
+LOOKS = 20
 
 
 class FindTheBug(Board):
@@ -28,9 +31,9 @@ class FindTheBug(Board):
     - the audit knows the claim and sees the weights, never the fault.
     """
 
-    def __init__(self, plan: Plan = PLAN, *, observations: int = 40_000) -> None:
+    def __init__(self, plan: Plan = PLAN, *, observations: int = 60_000) -> None:
         """Make the panel; nothing runs until Audit is pressed."""
-        self.plan, self.observations = plan, observations
+        self.full, self.observations = plan, observations
         self.found: list[Audit] = []
         names = [HONEST, *(fault.name for fault in FAULTS)]
         self.fault = Choice(label="Planted fault", options=names, help="What is wrong with the run")
@@ -54,6 +57,12 @@ class FindTheBug(Board):
     def chosen(self) -> Fault | None:
         """The fault that is planted; None for an honest run."""
         return next((fault for fault in FAULTS if fault.name == self.fault.value), None)
+
+    @property
+    def plan(self) -> Plan:
+        """What the run under audit claims to be."""
+        fault = self.chosen
+        return SAMPLED if fault is not None and fault.batches is not None else self.full
 
     def join(self, timeout: float = 60.0) -> bool:
         """Wait for the audit; False if the time ran out."""
@@ -95,7 +104,10 @@ class FindTheBug(Board):
         plan = self.plan if fault is None else fault.planted(self.plan)
         self.found = []
         try:
-            for found in auditing(plan, canaries=1000, observations=self.observations, looks=8):
+            canaries = 150 if self.plan is self.full else 1500
+            for found in auditing(
+                plan, canaries=canaries, observations=self.observations, looks=LOOKS
+            ):
                 self.found.append(found)
                 self._show()
                 if self._stop.is_set():
@@ -108,17 +120,20 @@ class FindTheBug(Board):
         lower = [found.lower for found in self.found]
         claimed = self.plan.epsilon()
         said = f"proven {lower[-1]:.3g}, claimed {claimed:.3g}" if lower else "nothing audited yet"
-        figure = attacks.proven([f.observations for f in self.found], lower, claimed)
-        self.plot.show(figure, said)
-        self.verdict.show(str(self.found[-1]) if self.found else "")
+        seen = [found.observations for found in self.found]
+        self.plot.show(attacks.proven(seen, lower, claimed, self.observations), said)
+        verdict, _, why = str(self.found[-1]).partition(": ") if self.found else ("", "", "")
+        broken = bool(self.found) and self.found[-1].broken
+        self.verdict.show(verdict and f"**{verdict}**: {why}", "warning" if broken else "plain")
         self.story.show("")
 
     def _explain(self, fault: Fault | None) -> None:
-        """After the verdict: what was planted, and where it happened."""
+        """After the verdict: what was planted, where it happened, what else finds it."""
         if fault is None:
-            text = "This run is honest: the bound comes near its claim and stays below it."
-        elif fault.audited:
-            text = f"**{fault.name}.** {fault.story}"
+            text = "This run is honest: the bound climbs toward the claim and stays below it."
         else:
-            text = f"**{fault.name}**, which this audit cannot see. {fault.story}"
+            other = "Found as well by" if fault.audited else "This audit cannot see it. Found by"
+            text = f"Planted: **{fault.name}**. {fault.story}\n\n{other}: {fault.found_by}."
+            if fault.batches is not None:
+                text += " (Full batches would hide the fault, so this run draws a tenth at a time.)"
         self.story.show(text, "info")
