@@ -326,7 +326,39 @@ def test_google_interop_is_refused_or_needs_its_package():
     else:
         with pytest.raises(Refused, match="another pair"):
             to_dp_event(replaced)
+        with pytest.raises(Refused, match="no event for EpsilonDelta"):
+            to_dp_event(Ledger(((EpsilonDelta(1.0, 1e-6), 2),)))
         assert to_dp_event(poisson(0.1, 1.0, 3)).count == 3
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ((Gaussian(20.0), 100),),
+        ((SubsampledGaussian(0.01, 0.8), 100),),
+        ((Laplace(10.0), 30),),
+        ((Subsampled(Laplace(2.0), 0.05), 40),),
+        ((RandomisedResponse(0.3, 4), 12),),
+        ((SubsampledGaussian(0.01, 1.0), 500), (Gaussian(20.0), 2), (Laplace(15.0), 3)),
+        ((SubsampledGaussian(0.01, 1.0), 500), (SubsampledGaussian(0.02, 2.0), 1000)),
+    ],
+    ids=lambda entries: "+".join(type(mechanism).__name__ for mechanism, _ in entries),
+)
+def test_googles_accountant_on_the_event_agrees(entries):
+    """Where dp_accounting is installed; its grid of 1e-4 errs upward, a cell a release at most."""
+    dp_accounting = pytest.importorskip("dp_accounting")
+    from dp_accounting import pld
+
+    from dpkit.accountants import to_dp_event
+
+    response = isinstance(entries[0][0], RandomisedResponse)
+    theirs = dp_accounting.NeighboringRelation
+    relation = theirs.REPLACE_ONE if response else theirs.ADD_OR_REMOVE_ONE
+    ledger = Ledger(entries, Neighbours.REPLACE_ONE if response else Neighbours.ADD_REMOVE)
+    google = pld.PLDAccountant(neighboring_relation=relation)
+    found = google.compose(to_dp_event(ledger)).get_epsilon(1e-5)
+    bounds = PLD().bounds(ledger, 1e-5)
+    assert bounds.lower - 1e-6 <= found <= bounds.upper + 1.2e-3
 
 
 def test_heterogeneous_noise_of_many_values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dpkit.mechanisms import (
@@ -21,7 +22,8 @@ from dpkit.mechanisms import (
 def to_dp_event(ledger: Ledger) -> Any:
     """The same releases as a `dp_accounting.DpEvent`, for its accountants with ADD_OR_REMOVE_ONE.
 
-    Guarantee: every count is kept. Needs the package dp_accounting.
+    Guarantee: every count is kept, randomised response as so many single events: its PLD
+    accountant (0.6.0) forgets their count, and asks for REPLACE_ONE. Needs dp_accounting.
     """
     try:
         import dp_accounting
@@ -34,7 +36,10 @@ def to_dp_event(ledger: Ledger) -> Any:
         )
     builder = dp_accounting.DpEventBuilder()
     for mechanism, count in ledger.entries:
-        builder.compose(_event(dp_accounting, mechanism), count)
+        event = _event(dp_accounting, mechanism)
+        if isinstance(mechanism, RandomisedResponse):
+            event, count = dp_accounting.ComposedDpEvent([event] * count), 1
+        builder.compose(event, count)
     return builder.build()
 
 
@@ -48,11 +53,9 @@ def _event(dp: Any, mechanism: Mechanism) -> Any:
         return dp.GaussianDpEvent(mechanism.noise_multiplier)
     if isinstance(mechanism, Laplace):
         return dp.LaplaceDpEvent(mechanism.noise_multiplier)
-    if isinstance(mechanism, EpsilonDelta):
-        return dp.EpsilonDeltaDpEvent(mechanism.epsilon, mechanism.delta)
     if isinstance(mechanism, RandomisedResponse):
         keep = mechanism.keep
-        noise = 1 - (keep - keep * 2.718281828459045**-mechanism.epsilon)
+        noise = 1 - keep * -math.expm1(-mechanism.epsilon)
         return dp.RandomizedResponseDpEvent(noise, mechanism.k)
     if isinstance(mechanism, SubsampledGaussian):
         inner = dp.GaussianDpEvent(mechanism.noise_multiplier)
@@ -62,5 +65,5 @@ def _event(dp: Any, mechanism: Mechanism) -> Any:
         return dp.PoissonSampledDpEvent(mechanism.sample_rate, inner)
     raise Refused(
         f"dp_accounting has no event for {type(mechanism).__name__}; it has one for Gaussian, "
-        "Laplace, randomised response and a stated (epsilon, delta), plain or Poisson sampled."
+        "Laplace and randomised response, and for the first two under Poisson sampling."
     )
