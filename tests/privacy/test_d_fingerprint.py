@@ -168,3 +168,30 @@ def test_wrong_pairs_are_refused_with_the_right_one_named():
     of = dp.Ledger.of
     there = price(of([(subset, 100)], dp.Neighbours.REPLACE_ONE), 1e-5)
     assert there > 1.5 * price(of([(poisson, 100)], dp.Neighbours.REPLACE_ONE), 1e-5)
+
+
+def test_no_scheme_is_charged_as_another():
+    """Each scheme at N = 1000, 50 steps an epoch, 4 epochs, against Poisson's price at q = 1/50."""
+    steps, method = 4 * T, dp.DPSGD(2.0)
+
+    def price(sampler, relation):
+        return dp.Plan(method, sampler, 1e-5, relation).epsilon()
+
+    zero, replace = dp.Neighbours.ZERO_OUT, dp.Neighbours.REPLACE_ONE
+    poisson = {r: price(dp.Poisson(Q, steps), r) for r in (zero, replace)}
+    known = dp.PLD().epsilon(dp.Ledger.of([(dp.Gaussian(2.0), 4)]), 1e-5)
+    twice = dp.PLD().epsilon(dp.Ledger.of([(dp.Gaussian(1.0), 4)]), 1e-5)
+    for disjoint in (dp.Shuffle(T, 4), dp.Partition(T, 4)):
+        assert price(disjoint, zero) == pytest.approx(known, rel=1e-9)
+        assert price(disjoint, replace) == pytest.approx(twice, rel=1e-9)
+    assert known > 5 * poisson[zero] and twice > 5 * poisson[replace]
+    assert price(dp.FixedSize(L, N, steps), replace) > 1.2 * poisson[replace]
+    odd = dp.FixedSize(3, 8, 1).charge([(dp.Release(dp.Gaussian(2.0)),)], replace)
+    assert odd[0][0].sample_rate == 3 / 8
+    bins = price(dp.BallsInBins(T, 4), zero)
+    assert 0.7 * poisson[zero] < bins < 0.99 * poisson[zero]
+    cut = dp.TruncatedPoisson(Q, steps, 45, N)
+    assert 1e-6 < steps * cut.overflow < 1e-3
+    assert dp.Plan(method, cut, 0.9 * steps * cut.overflow).epsilon() == np.inf
+    waves = dp.DPSGD(lambda step: 3.0 if step % T else 2.0)
+    assert dp.Plan(waves, dp.Shuffle(T, 4), 1e-5).epsilon() == pytest.approx(known, rel=1e-9)

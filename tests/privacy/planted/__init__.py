@@ -1,8 +1,9 @@
 """The catalogue of planted faults; importing it registers them all."""
 
-from tests.privacy.planted import accounting, checkpoints, clipping, ledger, noise, steps
+from tests.privacy.planted import accounting, batching, checkpoints, clipping, ledger, noise, steps
 from tests.privacy.planted.mutant import MUTANTS, Mutant
 
 __all__ = [
-    "MUTANTS", "Mutant", "accounting", "checkpoints", "clipping", "ledger", "noise", "steps",
+    "MUTANTS", "Mutant", "accounting", "batching", "checkpoints", "clipping", "ledger", "noise",
+    "steps",
 ]  # fmt: skip
