@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "accounting": ("AccountantsPanel", "FiveAnswersPanel"),
+    "anatomy": ("AnatomyPanel",),
     "attack": ("FindTheBug",),
     "board": ("Board", "Box"),
     "controls": ("Buttons", "Check", "Choice", "Code", "Entry", "Note", "Progress", "Slider"),
@@ -22,6 +23,7 @@ __all__ = [*_HOME_OF]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from dpkit.widgets.accounting import AccountantsPanel, FiveAnswersPanel  # noqa: F401
+    from dpkit.widgets.anatomy import AnatomyPanel  # noqa: F401
     from dpkit.widgets.attack import FindTheBug  # noqa: F401
     from dpkit.widgets.board import Board, Box  # noqa: F401
     from dpkit.widgets.controls import (  # noqa: F401

@@ -118,3 +118,32 @@ ACCOUNTANTS = (
     ),
 )
 """The exercises of the accountants' lesson."""
+
+
+def _noise_of_one() -> Interval:
+    """Noise multipliers that buy epsilon = 1 for a hundred small steps, and waste at most 2%."""
+    sigma = noise_for_epsilon(1.0, delta=1e-4, sample_rate=64 / 400, steps=100)
+    return sigma * 0.999, sigma * 1.02
+
+
+ANATOMY = (
+    Exercise(
+        lambda: _near(1.5 * 2.0 / 50),
+        "the noise on the sum has standard deviation σC.",
+        "the step is the noisy sum divided by L: σC / L.",
+        "σC / L = 1.5 × 2 / 50 = 0.06.",
+    ),
+    Exercise(
+        lambda: _near(0.6),
+        "how long is (3, 4)? Clipping keeps the direction.",
+        "the length is 5, so the gradient is multiplied by 1/5.",
+        "(3, 4) has length 5; clipped to 1 it is (0.6, 0.8).",
+    ),
+    Exercise(
+        _noise_of_one,
+        "the section on signal to noise does this for ε = 2 with `calibrated`.",
+        "`dp.accountants.noise_for_epsilon(1.0, delta=1e-4, sample_rate=64/400, steps=100)`.",
+        "Half of ε costs nearly twice the noise.",
+    ),
+)
+"""The exercises of the anatomy lesson."""
