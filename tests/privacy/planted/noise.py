@@ -124,3 +124,8 @@ def _(stack):
 def _(stack):
     few = lambda: noise.SeededWords(int.from_bytes(os.urandom(4)))  # noqa: E731
     put(stack, noise, "_secret_words", few)
+
+
+@mutant("no noise on an empty batch", "the noise is skipped with the sum that it belongs to", "b")
+def _(stack):
+    redrawn(stack, lambda z, m, c, t: z * bool(t.any()))

@@ -161,3 +161,16 @@ def _(stack):
         return np.union1d(original(num_examples, rate, rng), [0]).astype(np.int64)
 
     put(stack, poisson, "_included", included)
+
+
+@mutant("stops when the loss explodes", "early stopping by the private training loss", "a")
+def _(stack):
+    original = training._Run.steps
+
+    def steps(self):
+        for step in original(self):
+            yield step
+            if not step.peek.loss < 50:
+                return
+
+    put(stack, training._Run, "steps", steps)
