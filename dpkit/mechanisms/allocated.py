@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from typing import Any
 
 import numpy as np
 
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import allocation, tangents
-from dpkit.mechanisms.atoms import Atoms
+from dpkit.mechanisms import allocation
+from dpkit.mechanisms.atoms import Atoms, joined
 from dpkit.mechanisms.base import Mechanism
 from dpkit.mechanisms.gaussian import gaussian_profile
-from dpkit.mechanisms.grid import masses, points, reach
 from dpkit.mechanisms.subsampled import _noise
-
-_KNOTS = 750  # losses on each side that stand for all
-_FAR = 600.0  # losses beyond which nobody looks: they count as infinite
 
 
 def _batches() -> Any:
@@ -150,27 +144,5 @@ class _Above:
 @functools.lru_cache(maxsize=256)
 def _atoms(batches: int, noise_multiplier: float) -> Atoms:
     """The upper law of R, its curve joined by lines between a few thousand losses."""
-    above = _Above(batches, noise_multiplier)
-    far = min(0.5 / noise_multiplier**2 + 37.0 / noise_multiplier, _FAR)
-    left, right = _knots(above.reverse_profile, far), _knots(above.profile, far)
-    knots = np.append(-left[:0:-1], right)
-    of = points(above, knots, len(left) - 1)
-    mass = tangents._convex(of, of.values)
-    if mass is None:
-        mass = np.maximum(masses(of), 0.0)
-    kept = mass > 0
-    p, losses = mass[kept], knots[kept]
-    infinite, lacking = float(of.values[-1]), float(of.values[0]) * math.exp(-knots[0])
-    lost = [x if x > 1e-280 else 0.0 for x in (infinite, lacking)]
-    return Atoms(losses, p, p * np.exp(-losses), *lost)
-
-
-def _knots(profile: Callable[[np.ndarray], np.ndarray], far: float) -> np.ndarray:
-    """Losses from 0 on: dense about 0 and where a tail may matter, a few far beyond.
-
-    No profile here is above that of a Gaussian, of which less than 1e-290 lies beyond `far`.
-    """
-    near = min(reach(profile, 1e-18), far)
-    core = max(float(profile(np.zeros(1))[0]), 1e-9 * near)
-    dense = core * np.sinh(np.linspace(0.0, np.arcsinh(near / core), _KNOTS))
-    return np.append(dense, np.linspace(near, far * (1 + 1e-9), 100)[1:])
+    far = 0.5 / noise_multiplier**2 + 37.0 / noise_multiplier
+    return joined(_Above(batches, noise_multiplier), far)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from dpkit.mechanisms import tangents
+from dpkit.mechanisms.grid import masses, points, reach
 from dpkit.mechanisms.quadrature import _one_side
+
+_KNOTS = 750  # losses on each side that stand for all
+_FAR = 600.0  # losses beyond which nobody looks: they count as infinite
 
 
 @dataclass(frozen=True)
@@ -85,3 +92,29 @@ class Atoms:
         lost |= (np.real(flat) < -1) & (self.lacking > 0)
         out[lost] = np.inf
         return out.reshape(z.shape)
+
+
+def joined(side: Any, far: float) -> Atoms:
+    """A pair no less private than its profiles say: their points joined by lines in e^eps.
+
+    `side` has `profile` and `reverse_profile`, of which less than 1e-290 lies beyond `far`.
+    """
+    far = min(far, _FAR)
+    left, right = _knots(side.reverse_profile, far), _knots(side.profile, far)
+    knots = np.append(-left[:0:-1], right)
+    of = points(side, knots, len(left) - 1)
+    mass = tangents._convex(of, of.values)
+    if mass is None:
+        mass = np.maximum(masses(of), 0.0)
+    kept = mass > 0
+    p, losses = mass[kept], knots[kept]
+    lost = (float(of.values[-1]), float(of.values[0]) * math.exp(-knots[0]))
+    return Atoms(losses, p, p * np.exp(-losses), *(x if x > 1e-280 else 0.0 for x in lost))
+
+
+def _knots(profile: Callable[[np.ndarray], np.ndarray], far: float) -> np.ndarray:
+    """Losses from 0 on: dense about 0 and where a tail may matter, a few far beyond."""
+    near = min(reach(profile, 1e-18), far)
+    core = max(float(profile(np.zeros(1))[0]), 1e-9 * near)
+    dense = core * np.sinh(np.linspace(0.0, np.arcsinh(near / core), _KNOTS))
+    return np.append(dense, np.linspace(near, far * (1 + 1e-9), 100)[1:])
