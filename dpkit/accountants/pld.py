@@ -69,9 +69,18 @@ class PLD(Accountant):
         words = "; ".join(sorted({m.band for m in ledger.mechanisms if m.band}))
         if not words:
             return found
-        below = Ledger.of([(m.below, count) for m, count in ledger.entries], ledger.relation)
-        low = min(self._bounds(below, delta).lower, found.estimate)
+        low = min(self.below(ledger, delta), found.estimate)
         return replace(found, lower=low, method=f"{found.method}; {words}")
+
+    def below(self, ledger: Ledger, delta: float) -> float:
+        """A lower bound on the true epsilon, from the `below` of every mechanism."""
+        delta = checked_delta(delta)
+        entries = [(mechanism.below, count) for mechanism, count in ledger.entries]
+        mechanisms, counts = _sorted(Ledger.of(entries, ledger.relation))
+        value = float(closed.epsilons(mechanisms, np.array([counts], dtype=np.int64), delta)[0])
+        if not math.isnan(value):
+            return value * (1 - _CLOSED)
+        return _lower(mechanisms, counts, delta, math.inf)
 
     def _bounds(self, ledger: Ledger, delta: float) -> Bounds:
         delta = checked_delta(delta)
