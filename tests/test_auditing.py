@@ -12,7 +12,7 @@ from dpkit.auditing import FAULTS, Roc, audit, auditing, invert, membership, reg
 from dpkit.auditing import canaries as canary
 from dpkit.auditing.bounds import Errors, any_epsilon, gaussian_mu, upper_limit
 from dpkit.auditing.membership import likelihood_ratios
-from dpkit.widgets.attack import SAMPLED
+from dpkit.widgets.attack import SAMPLED, FindTheBug
 
 PLAN = dp.Plan(dp.DPSGD(1.0, 4.0, 0.1), dp.Poisson(1.0, 10), 1e-5)
 
@@ -85,6 +85,21 @@ def _weights(plan):
         warnings.simplefilter("ignore")
         list(dp.train(model, (inputs, torch.arange(12) % 2), plan, seed=1, num_examples=10))
     return model.weight.detach()
+
+
+def test_the_panel_audits_and_says_what_else_finds_the_fault():
+    panel = FindTheBug(observations=6_000)
+    for fault in (FAULTS[1], FAULTS[-1]):
+        panel.fault.value = fault.name
+        assert not panel.found and not panel.story.text, "the old verdict no longer stands"
+        panel._clicked("audit")
+        assert panel.join(60)
+        panel.check()
+        assert panel.found[-1].broken is fault.audited
+        assert panel.found[-1].claimed == (SAMPLED if fault.batches else panel.full).epsilon()
+        assert ("FALSE" in panel.verdict.text) is fault.audited
+        assert fault.found_by in panel.story.text
+    panel.close()
 
 
 def test_looks_climb_and_hold_together():
