@@ -23,7 +23,7 @@ _SAMPLED = (SubsampledGaussian, ReplacedGaussian, FixedSizeGaussian)
 
 
 def epsilons(mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float) -> np.ndarray:
-    """Epsilon of each row that is closed; NaN for the others."""
+    """Epsilon of each row that is closed; NaN for the others (see `nothing` for one more look)."""
     out = np.full(len(counts), np.nan)
     out[counts.sum(axis=1) == 0] = 0.0
     bare = [getattr(mechanism, "noise_multiplier", 1.0) == 0 for mechanism in mechanisms]
@@ -31,7 +31,6 @@ def epsilons(mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float) 
     rows = np.isnan(out) & plain
     if rows.any():
         out[rows] = gaussian_epsilon(np.sqrt(mu2[rows]), delta)
-    out[np.isnan(out) & (_variation(mechanisms, counts) <= delta)] = 0.0
     for row in np.flatnonzero(np.isnan(out)):
         present = np.flatnonzero(counts[row])
         if any(bare[i] for i in present):
@@ -39,6 +38,11 @@ def epsilons(mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float) 
         elif len(present) == 1 and counts[row, present[0]] == 1:
             out[row] = single_epsilon(mechanisms[present[0]], delta)
     return out
+
+
+def nothing(mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float) -> np.ndarray:
+    """Which rows certainly cost nothing at this delta: the sum of delta(0) does not exceed it."""
+    return _variation(mechanisms, counts) <= delta
 
 
 def _variation(mechanisms: Sequence[Mechanism], counts: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ _FIRST = 2  # the piece that deep learning needs: c from 2^-7 to 2^6.5
 _AHEAD = 5  # lines beyond the saddle that bound the alias from above
 _BACK = np.array([0, 1, 2, 3, 4, 6])
 """Lines below the saddle; the first that is good is taken."""
-_BLOCKS = (0, 16, 32, 64, 128, 256, 512, 1024)
+_BLOCKS = (0, 32, 64, 128, 256, 512, 1024)
 """Where the nodes of a line are cut into pieces; the last is the end."""
 _NOTHING = -23.0  # log of a node's share of delta from which on nodes are left out
 _BEYOND = 1e5  # a log moment that no line in use exceeds

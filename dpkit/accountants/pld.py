@@ -55,6 +55,9 @@ class PLD(Accountant):
         out = closed.epsilons(mechanisms, counts, delta)
         rows = np.flatnonzero(np.isnan(out))
         out[rows] = _contour(mechanisms, counts[rows], delta)
+        rows = np.flatnonzero(np.isnan(out))
+        if len(rows):
+            out[rows[closed.nothing(mechanisms, counts[rows], delta)]] = 0.0
         for row in np.flatnonzero(np.isnan(out)):
             kept = tuple(m for m, count in zip(mechanisms, counts[row], strict=True) if count)
             out[row] = _upper(kept, tuple(counts[row][counts[row] > 0].tolist()), delta)[0]
@@ -87,13 +90,15 @@ class PLD(Accountant):
         if len(ledger.entries) > _BRACKETED:
             return self._wide_bounds(ledger, delta)
         mechanisms, counts = _sorted(ledger)
-        value = float(closed.epsilons(mechanisms, np.array([counts], dtype=np.int64), delta)[0])
+        row = np.array([counts], dtype=np.int64)
+        value = float(closed.epsilons(mechanisms, row, delta)[0])
+        value = 0.0 if closed.nothing(mechanisms, row, delta)[0] else value
         if not math.isnan(value):
             low, high = value * (1 - _CLOSED), value * (1 + _CLOSED)
             return Bounds(low, value, high, "closed form", ledger.relation)
         upper, method = _upper(mechanisms, counts, delta)
         lower = _lower(mechanisms, counts, delta, upper)
-        value = float(_contour(mechanisms, np.array([counts], dtype=np.int64), delta)[0])
+        value = float(_contour(mechanisms, row, delta)[0])
         if lower <= value <= upper:
             return Bounds(lower, value, upper, "contour, within a sandwich", ledger.relation)
         return Bounds(lower, upper, upper, method, ledger.relation)
