@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpkit.datasets import known, toys
+from dpkit.datasets.components import PrivatePCA
 from dpkit.datasets.known import BUILT_IN
 from dpkit.datasets.raw import Scaling
 from dpkit.knobs import Knob
@@ -16,7 +17,7 @@ from dpkit.knobs import Knob
 if TYPE_CHECKING:
     from dpkit.datasets.dataset import Dataset
 
-__all__ = ["BUILT_IN", "NAMES", "Dataset", "Scaling", "load"]
+__all__ = ["BUILT_IN", "NAMES", "Dataset", "PrivatePCA", "Scaling", "load"]
 
 NAMES = (*BUILT_IN, *known.KNOWN)
 """All names that `load` understands."""
