@@ -292,6 +292,23 @@ def test_a_stated_delta_is_never_lost():
     assert PLD().epsilon(ledger, 1e-4) < 2.1
 
 
+@pytest.mark.parametrize("accountant", [a for a in ACCOUNTANTS if a.is_bound], ids=repr)
+@pytest.mark.parametrize(
+    "pair", [SubsampledGaussian(0.01, 0.8), Subsampled(Laplace(1.0), 0.02)], ids=repr
+)
+def test_both_directions_count(accountant, pair):
+    """Which of the two data sets is called the first makes no difference."""
+    ahead, back = Ledger(((pair, 60),)), Ledger(((pair.reverse, 60),))
+    value = accountant.epsilon(ahead, 1e-5)
+    assert accountant.epsilon(back, 1e-5) == pytest.approx(value, rel=1e-6)
+    assert accountant.delta(back, value) == pytest.approx(accountant.delta(ahead, value), rel=1e-6)
+    assert accountant.bounds(back, 1e-5).upper == pytest.approx(
+        accountant.bounds(ahead, 1e-5).upper, rel=1e-3
+    )
+    half = accountant.epsilon(Ledger(((pair, 30), (pair.reverse, 30))), 1e-5)
+    assert 0 < half <= value * (1 + 1e-6), "the maximum comes after composing"
+
+
 def test_mixed_ledgers_of_every_kind():
     ledger = Ledger.of(
         [
