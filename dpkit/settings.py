@@ -11,7 +11,7 @@ from dpkit.accountants import Accountant
 from dpkit.knobs import check_knobs, every_knob, knob, turned
 from dpkit.methods import DPSGD, Method
 from dpkit.plan import Plan
-from dpkit.samplers import Poisson
+from dpkit.samplers import BallsInBins, FixedSize, Poisson, Sampler, Shuffle
 
 if TYPE_CHECKING:
     from dpkit.datasets import Dataset
@@ -22,7 +22,9 @@ ACCOUNTANTS: tuple[type[Accountant], ...] = (
     accountants.Moments,
     accountants.GDP,
 )
-_TEXT = ("data", "model", "accountant")
+BATCHING = ("Poisson", "Shuffle", "BallsInBins", "FixedSize")
+"""The schemes that a learner may choose from; see `sampler`."""
+_TEXT = ("data", "model", "accountant", "batching")
 _NAMES = {
     "noise": "method.noise_multiplier",
     "clip": "method.max_grad_norm",
@@ -65,6 +67,7 @@ class Settings:
         slider=(0.1, 20.0),
     )  # fmt: skip
     accountant: str = "PLD"
+    batching: str = "Poisson"
     num_examples: int | None = knob(
         None, "N", "records in a made data set", 1, 10_000_000, integer=True, optional=True,
         log=True, slider=(20, 5000),
@@ -74,9 +77,10 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        """Check every knob and the accountant's name."""
+        """Check every knob, and the names of accountant and batching scheme."""
         check_knobs(self)
         choose(self.accountant, {a.__name__: a for a in ACCOUNTANTS}, "accountant")
+        choose(self.batching, dict.fromkeys(BATCHING), "batching scheme")
 
     def plan(self, num_examples: int) -> Plan:
         """The plan for a data set of `num_examples` records; calibrated if epsilon is set."""
@@ -85,11 +89,21 @@ class Settings:
                 f"batch_size (L, expected records in a batch) must be at most the "
                 f"{num_examples:,} records of the data, got {self.batch_size:,}."
             )
-        steps = max(1, round(self.epochs * num_examples / self.batch_size))
         cls = choose(self.accountant, {a.__name__: a for a in ACCOUNTANTS}, "accountant")
-        sampler = Poisson(self.batch_size / num_examples, steps)
-        plan = Plan(self.method, sampler, self.delta, accountant=cls())
+        plan = Plan(self.method, self.sampler(num_examples), self.delta, accountant=cls())
         return plan if self.epsilon is None else plan.calibrated(self.epsilon)
+
+    def sampler(self, num_examples: int) -> Sampler:
+        """The batching scheme: whole epochs of whole batches where it knows no others."""
+        steps = max(1, round(self.epochs * num_examples / self.batch_size))
+        whole = max(1, round(num_examples / self.batch_size)), max(1, round(self.epochs))
+        if self.batching == "Shuffle":
+            return Shuffle(*whole)
+        if self.batching == "BallsInBins":
+            return BallsInBins(*whole)
+        if self.batching == "FixedSize":
+            return FixedSize(self.batch_size, num_examples, steps)
+        return Poisson(self.batch_size / num_examples, steps)
 
     def turned(self, path: str, value: Any) -> Self:
         """A checked copy with one field changed; `path` may be dotted, as method.momentum."""
@@ -98,7 +112,8 @@ class Settings:
     def to_string(self) -> str:
         """A short string that `from_string` loads again, such as `data=digits noise=1.1`."""
         values = {path: present for path, _, present in every_knob(self)}
-        words = [f"{name}={getattr(self, name)}" for name in _TEXT]
+        words = [f"{name}={getattr(self, name)}" for name in _TEXT[:3]]
+        words += [f"batching={self.batching}"] if self.batching != "Poisson" else []
         words += [f"{k}={values[p]!r}" for k, p in _NAMES.items() if values[p] is not None]
         return " ".join(words + (["seed=secret"] if self.seed is None else []))
 

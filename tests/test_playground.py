@@ -247,3 +247,33 @@ def test_data_that_are_not_there_are_told_and_the_old_ones_stay(panel, monkeypat
     panel.join(10)
     assert "no network here" in panel.face.trouble.text
     assert panel.session.data.name == "moons" and panel.settings.data == "moons"
+
+
+@pytest.mark.parametrize("scheme", list(words.BATCHING))
+def test_the_batching_control_switches_scheme_price_and_words(panel, scheme):
+    """What is drawn is what is accounted: the plan has that very sampler, the readout its band."""
+    panel.controls.widgets["batching"].value = scheme
+    panel.check()
+    plan, text = panel.plan, panel.face.readout.text
+    assert type(plan.sampler).__name__ == scheme
+    assert plan.neighbours.value in text and plan.sampler.describe in text
+    assert f"Planned ε = {dp.plan.round_up(plan.epsilon())}" in text
+    assert ("not known exactly" in text) == (scheme in ("Shuffle", "FixedSize"))
+    if scheme in ("Shuffle", "FixedSize"):
+        assert f"between **{plan.bounds().lower:.3g}**" in text
+    again = Settings.from_string(panel.settings.to_string())
+    assert again == panel.settings and again.batching == scheme
+    assert f"dp.{scheme}(" in panel.python()
+    panel.start()
+    assert panel.join(60)
+    panel.check()
+    assert panel.runs[-1].spent[-1] == plan.epsilon()
+    assert plan.sampler.describe in panel.runs[-1].guarantee
+
+
+def test_a_remainder_and_an_unknown_scheme_are_told(panel):
+    panel.load("batching=Shuffle batch=100")
+    batches = panel.plan.sampler.batches_per_epoch
+    assert f"{batches} batches do not divide" in panel.face.readout.text
+    with pytest.raises(ValueError, match="did you mean 'Shuffle'"):
+        Settings.from_string("batching=Shufle")

@@ -66,6 +66,10 @@ class Sampler(ABC):
     def expected_batch(self, num_examples: int) -> float:
         """The public divisor of a step's noisy sum: its expected batch size, in records."""
 
+    def remainder(self, num_examples: int) -> str:
+        """How records that do not divide into batches are dealt out; empty where all is even."""
+        return ""
+
     @abstractmethod
     def groups(self) -> Sequence[range]:
         """Ranges of steps that are charged together, covering 0 .. steps-1 in order."""

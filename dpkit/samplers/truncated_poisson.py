@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import betainc
 
 from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Access, EpsilonDelta, Neighbours, Refused, Release
@@ -50,7 +50,7 @@ class TruncatedPoisson(Sampler):
         if self.steps * self.overflow > _MOST:
             count, rate = self.num_examples, self.sample_rate
             chance = min(self.steps * self.overflow, 1.0)
-            safe = int(binom.isf(_SAFE / self.steps, count, rate)) + 1
+            safe = _safe(_SAFE / self.steps, count, rate)
             raise Refused(
                 f"max_batch (B, most records in a batch) must make truncation unlikely, got "
                 f"{self.max_batch} for {count * rate:g} records on average: over {self.steps:,} "
@@ -62,7 +62,7 @@ class TruncatedPoisson(Sampler):
         """The chance that a step's other records alone reach `max_batch`."""
         if self.max_batch >= self.num_examples:
             return 0.0
-        return float(binom.sf(self.max_batch - 1, self.num_examples, self.sample_rate))
+        return _at_least(self.max_batch, self.num_examples, self.sample_rate)
 
     @property
     def _poisson(self) -> Poisson:
@@ -109,3 +109,18 @@ class TruncatedPoisson(Sampler):
         if self.overflow and sampling:
             entries.append((EpsilonDelta(0.0, self.overflow), sampling))
         return entries
+
+
+def _at_least(size: int, num_examples: int, rate: float) -> float:
+    """The chance that so many of all records join a step."""
+    return float(betainc(size, num_examples - size + 1, rate))
+
+
+def _safe(chance: float, num_examples: int, rate: float) -> int:
+    """The least size that is reached with at most this chance."""
+    low, high = 0, num_examples
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _at_least(middle, num_examples, rate) <= chance else (
+            middle, high)  # fmt: skip
+    return high

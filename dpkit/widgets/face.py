@@ -92,7 +92,8 @@ def _row(index: int, run: Run) -> list[Any]:
     """One run in the table, with the line by which the plots show it."""
     plan = run.plan
     values = {path: value for path, _, value in every_knob(plan.method)}
-    rate = plan.sampler.expected_batch(1)
+    batch = plan.sampler.expected_batch(run.num_examples)
+    epochs = batch * plan.steps / run.num_examples
     accuracy = f"{run.accuracy[-1]:.1%}" if run.accuracy else "–"
     dash = DASHES[index % len(DASHES)]
     css = "dotted" if "dot" in dash else "dashed" if "dash" in dash else "solid"
@@ -100,7 +101,7 @@ def _row(index: int, run: Run) -> list[Any]:
     return [
         swatch, accuracy, round_up(plan.epsilon()),
         *(_short(values.get(name)) for name in ("noise_multiplier", "max_grad_norm")),
-        f"{rate * run.num_examples:.0f}", f"{rate * plan.steps:.3g}",
+        f"{batch:.0f}", f"{epochs:.3g}",
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from traitlets import TraitError
 
 from dpkit import zoo
 from dpkit.knobs import every_knob
-from dpkit.settings import ACCOUNTANTS, Settings
+from dpkit.settings import ACCOUNTANTS, BATCHING, Settings
 from dpkit.widgets import words
 from dpkit.widgets.controls import Choice, Entry, Slider
 
@@ -69,7 +69,7 @@ class Controls:
         self.settings = settings
         values = {path: value for path, _, value in every_knob(settings)}
         for path, widget in self.widgets.items():
-            if path in ("data", "model", "accountant"):
+            if path in ("data", "model", "accountant", "batching"):
                 widget.value = getattr(settings, path)
             elif path == "mode":
                 widget.value = "noise" if settings.epsilon is None else "epsilon"
@@ -84,13 +84,13 @@ class Controls:
     @property
     def data_side(self) -> list[Any]:
         """Controls of data, model and privacy, in reading order."""
-        names = ("data", "model", "mode", *FIRST, "accountant")
+        names = ("data", "model", "mode", *FIRST, "accountant", "batching")
         return [self.widgets[name] for name in names]
 
     @property
     def training_side(self) -> list[Any]:
         """Controls of the training, in reading order."""
-        seen = {"data", "model", "mode", *FIRST, "accountant", "seed"}
+        seen = {"data", "model", "mode", *FIRST, "accountant", "batching", "seed"}
         return [w for name, w in self.widgets.items() if name not in seen] + [self.widgets["seed"]]
 
     def _choices(self, own_data: bool, own_model: bool) -> dict[str, Any]:
@@ -101,6 +101,7 @@ class Controls:
             "model": model,
             "mode": words.MODES,
             "accountant": {a.__name__: a.__name__ for a in ACCOUNTANTS},
+            "batching": {name: words.BATCHING[name] for name in BATCHING},
         }
         return {
             name: Choice(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpkit import datasets, figures
-from dpkit.plan import Plan, round_up
+from dpkit.plan import Plan
 from dpkit.runs import Run
 from dpkit.settings import Settings, fitting
 from dpkit.training import Step
@@ -270,12 +270,7 @@ class Playground(Board):
         session, face = self.session, self.face
         plan = session.plan
         face.views.price(session.planned, session.runs, plan.delta)
-        kind = "" if plan.accountant.is_bound else words.ESTIMATE
-        sigma = getattr(plan.method, "noise_multiplier", float("nan"))
-        face.readout.show(words.PLANNED.format(
-            epsilon=round_up(float(session.planned.epsilon[-1])), kind=kind, delta=plan.delta,
-            sigma=sigma, rate=plan.sampler.expected_batch(1), steps=plan.steps,
-        ))  # fmt: skip
+        face.readout.show(session.told())
         face.advice.show(" ".join(plan.cautions(session.data.num_examples)), "warning")
         self.error = None
         face.trouble.clear()

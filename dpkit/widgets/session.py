@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import threading
 import time
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpkit import zoo
-from dpkit.plan import Curve, Plan
+from dpkit.accountants import PLD
+from dpkit.plan import Curve, Plan, round_up
 from dpkit.runs import Run
+from dpkit.samplers import FixedSize
 from dpkit.settings import Settings, choose
 from dpkit.training import Step, price, train
+from dpkit.widgets import words
 from dpkit.widgets.budget import Budget
 from dpkit.widgets.runner import Runner, State
 
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 6
 """Runs kept for comparison; the oldest leaves first."""
-CURVE_POINTS = 120
+CURVE_POINTS, FEW_POINTS = 120, 16
 _SHARE, _LONGEST = 19, 0.6
 _BETWEEN = 4
 
@@ -68,6 +72,7 @@ class Session:
         self._since: list[Step] = []
         self.plan: Plan
         self.planned: Curve
+        self.least: float | None = None
 
     @property
     def run(self) -> Run | None:
@@ -77,8 +82,29 @@ class Session:
     def replan(self, settings: Settings) -> Plan:
         """Price the settings; on an error the plan in force stays."""
         plan = settings.plan(self.data.num_examples)
-        self.plan, self.planned = plan, plan.curve(CURVE_POINTS)
+        # Subsets of fixed size have no fast path yet: their curve has fewer points.
+        few = isinstance(plan.sampler, FixedSize)
+        self.plan, self.planned = plan, plan.curve(FEW_POINTS if few else CURVE_POINTS)
+        ledger = plan.ledger()
+        banded = plan.accountant == PLD() and any(m.band for m in ledger.mechanisms)
+        self.least = PLD().below(ledger, plan.delta) if banded else None
         return plan
+
+    def told(self) -> str:
+        """The plan in force in words: its price, whom it protects against, its band."""
+        plan, end = self.plan, float(self.planned.epsilon[-1])
+        high = round_up(end)
+        size = self.data.num_examples
+        rest = plan.sampler.remainder(size)
+        known = self.least is None or not math.isfinite(end) or self.least > 0.999 * end
+        return words.PLANNED.format(
+            epsilon=high, kind="" if plan.accountant.is_bound else words.ESTIMATE,
+            delta=plan.delta, sigma=getattr(plan.method, "noise_multiplier", float("nan")),
+            rate=plan.sampler.expected_batch(size) / size,
+            steps=plan.steps, relation=plan.neighbours.value, sampler=plan.sampler.describe,
+            remainder=f" {rest}" if rest else "",
+            band="" if known else words.BAND.format(low=self.least, high=high),
+        )  # fmt: skip
 
     def take(self, data: Dataset) -> None:
         """Go on with other data; only runs on the same data stay for comparison."""

@@ -6,6 +6,7 @@ LABELS = {
     "data": "Data",
     "model": "Model",
     "accountant": "Accountant",
+    "batching": "Batching",
     "mode": "Set",
     "scene": "Scene",
     "settings": "Settings as text",
@@ -42,6 +43,12 @@ EXPORTS = {
     "html": "Save page (HTML)",
     "json": "Save run (JSON)",
     "weights": "Save weights",
+}
+BATCHING = {
+    "Poisson": "Poisson: a coin for each record and step",
+    "Shuffle": "Shuffle: a fresh order every epoch",
+    "BallsInBins": "Balls in bins: one batch an epoch for each",
+    "FixedSize": "Fixed size: a random subset each step",
 }
 MODES = {"noise": "the noise; epsilon follows", "epsilon": "the epsilon; noise follows"}
 PLOTS = {
@@ -104,8 +111,9 @@ SAVED = "Saved as `{name}` beside the notebook."
 ESTIMATE = " (an estimate, not a bound)"
 PLANNED = (
     "**Planned ε = {epsilon}**{kind} at δ = {delta:g} · σ = {sigma:.4g} · "
-    "q = {rate:.4g} · {steps:,} steps"
+    "q = {rate:.4g} · {steps:,} steps\n\nNeighbours **{relation}**; {sampler}.{band}{remainder}"
 )
+BAND = " Its true ε is not known exactly: it lies between **{low:.3g}** and **{high}**."
 ACCURACY = " · accuracy {accuracy:.1%}"
 STEP = (
     "step {step:,} of {steps:,} · {left} left · {rate:,.0f} steps/s{accuracy} · "
