@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpkit.datasets import known, toys
-from dpkit.datasets.components import PrivatePCA
 from dpkit.datasets.known import BUILT_IN
 from dpkit.datasets.raw import Scaling
 from dpkit.knobs import Knob
 
 if TYPE_CHECKING:
+    from dpkit.datasets.components import PrivatePCA
     from dpkit.datasets.dataset import Dataset
 
 __all__ = ["BUILT_IN", "NAMES", "Dataset", "PrivatePCA", "Scaling", "load"]
@@ -87,7 +87,11 @@ def _listed(names: Any) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Dataset` when it is used: it needs torch, the names above do not."""
+    """Import when they are used what the names above do not need: torch, scipy."""
+    if name == "PrivatePCA":
+        from dpkit.datasets.components import PrivatePCA
+
+        return PrivatePCA
     if name == "Dataset":
         from dpkit.datasets.dataset import Dataset
 

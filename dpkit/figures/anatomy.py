@@ -36,7 +36,7 @@ def arrows(raw: ArrayLike, clipped: ArrayLike, max_grad_norm: float) -> Figure:
     before, after = np.asarray(raw, float), np.asarray(clipped, float)
     cut = np.linalg.norm(before - after, axis=1) > 1e-12
     ring = max_grad_norm * np.stack([np.cos(_TURN), np.sin(_TURN)])
-    circle = curve(*ring, f"C = {max_grad_norm:.3g}", INK, dash="dash")
+    circle = curve(ring[0], ring[1], f"C = {max_grad_norm:.3g}", INK, dash="dash")
     shown = np.concatenate([before, np.minimum(1, _reach(before) / max_grad_norm) * ring.T])
     traces = [
         _spokes(after[cut], before[cut], "cut off", RAW),
@@ -64,7 +64,7 @@ def step(
     }  # fmt: skip
     traces = [
         dots,
-        curve(*ring, "95% of draws", NOISY, dash="dot"),
+        curve(ring[0], ring[1], "95% of draws", NOISY, dash="dot"),
         _arrow(true, "true gradient", INK, "dash"),
         _arrow(clipped, "clipped", CLIPPED, "solid"),
         _arrow(noisy, "with noise", NOISY, "solid"),
