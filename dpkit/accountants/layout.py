@@ -13,6 +13,7 @@ from dpkit.mechanisms import grid as grids
 
 MOST = 1 << 20  # cells of one window; beyond it the grid gets coarser, and the gap wider
 _FEW, _MANY = 1 << 12, 1 << 17  # cells: what is spent at least, and to resolve the bulk
+_EMPTY = 30.0  # an epsilon that promises nothing: its lower side is not worth a million cells
 _SHARE = 2e-4  # the bracket that is aimed at, as a share of epsilon
 
 Counts = Sequence[int]
@@ -50,7 +51,7 @@ def laid_out(
     step = min(step, widest / _FEW)
     if fine:
         core = min(_core(mechanism) for mechanism in mechanisms)
-        step = min(step, max(core / 2, widest / _MANY))
+        step = min(step, max(core / 2, widest / (MOST if eps < _EMPTY else _MANY)))
     step = max(step, widest / MOST)
     step = _aligned(mechanisms, counts, step)
     cells = tuple(_cells(m, span, step) for m, span in zip(mechanisms, spans, strict=True))
