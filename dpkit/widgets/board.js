@@ -16,18 +16,6 @@ function scoped(model, undo) {
   };
 }
 
-// after a reload the models come back in any order
-async function arrived(manager, id) {
-  for (let wait = 50; ; wait *= 1.5) {
-    try {
-      return await manager.get_model(id);
-    } catch (error) {
-      if (wait > 5000) throw error;
-      await new Promise((done) => setTimeout(done, wait));
-    }
-  }
-}
-
 async function fill(board, reference, el, undo) {
   const id = reference.replace("IPY_MODEL_", "");
   try {

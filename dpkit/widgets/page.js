@@ -28,3 +28,15 @@ function h(tag, attributes = {}, ...children) {
 function worded(model, key, parts = {}) {
   return (model.get("words")[key] ?? "").replace(/\{(\w+)\}/g, (_, name) => parts[name] ?? "");
 }
+
+// after a reload the models come back in any order
+async function arrived(manager, id) {
+  for (let wait = 50; ; wait *= 1.5) {
+    try {
+      return await manager.get_model(id);
+    } catch (error) {
+      if (wait > 5000) throw error;
+      await new Promise((done) => setTimeout(done, wait));
+    }
+  }
+}

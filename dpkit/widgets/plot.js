@@ -36,21 +36,9 @@ function once(key, make) {
 function plotly(model) {
   const id = model.get("bundle").replace("IPY_MODEL_", "");
   return once(id, async () => {
-    const bundle = await found(model.widget_manager, id);
+    const bundle = await arrived(model.widget_manager, id);
     return once(bundle.get("version"), () => evaluated(bundle.get("gz")));
   });
-}
-
-async function found(manager, id) {
-  // after a reload the models come back in any order
-  for (let wait = 50; ; wait *= 1.5) {
-    try {
-      return await manager.get_model(id);
-    } catch (error) {
-      if (wait > 5000) throw error;
-      await new Promise((done) => setTimeout(done, wait));
-    }
-  }
 }
 
 async function evaluated(gz) {
