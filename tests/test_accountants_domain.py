@@ -87,3 +87,20 @@ def test_more_noise_fewer_steps_and_a_larger_delta_cost_less(seed):
         assert epsilon(steps=math.floor(steps / factor)) <= value
         assert epsilon(q=q / factor) <= value
         assert epsilon(delta=min(delta * factor, 0.99)) <= value
+
+
+@pytest.mark.parametrize(
+    "q, sigma, steps, delta",
+    [
+        # The contour once cancelled to 3% too little here: rounding, times ten million.
+        (2.692358717575752e-05, 1.7915434890230195, 9_471_200, 1.2303628986168406e-14),
+        # ... and lies a millionth beside the sandwich here.
+        (1.3375663625630335e-06, 0.05, 6_420_550, 1e-15),
+    ],
+)
+def test_where_rounding_was_multiplied(q, sigma, steps, delta):
+    pair = Gaussian(sigma).pair(Neighbours.REPLACE_ONE, PoissonSampling(q))
+    ledger = Ledger(((pair, steps),), Neighbours.REPLACE_ONE)
+    bounds, value = PLD().bounds(ledger, delta), PLD().epsilon(ledger, delta)
+    assert bounds.lower <= bounds.estimate == value <= bounds.upper
+    assert bounds.upper - bounds.lower < 2e-3 * bounds.upper

@@ -22,6 +22,8 @@ from dpkit.accountants.distribution import LossDistribution, histogram
 from dpkit.accountants.gathering import MOST, gathered
 from dpkit.mechanisms import Ledger, Mechanism
 
+_APART = 1e-5
+"""What rounding may part the contour from the sandwich by, as a share of epsilon."""
 _BRACKETED = 64
 """Up to so many different mechanisms the two sides of a bracket are composed as they are."""
 _CLOSED = 1e-12
@@ -101,6 +103,10 @@ class PLD(Accountant):
         value = float(_contour(mechanisms, row, delta)[0])
         if lower <= value <= upper:
             return Bounds(lower, value, upper, "contour, within a sandwich", ledger.relation)
+        if lower * (1 - _APART) <= value <= upper * (1 + _APART):
+            # Rounding, once for each of millions of releases: the bracket takes the value in.
+            lower, upper = min(lower, value), max(upper, value)
+            return Bounds(lower, value, upper, "contour, beside a sandwich", ledger.relation)
         return Bounds(lower, upper, upper, method, ledger.relation)
 
     def _wide_bounds(self, ledger: Ledger, delta: float) -> Bounds:
