@@ -9,6 +9,7 @@ _HOMES = {
     "accounting": ("AccountantsPanel", "FiveAnswersPanel"),
     "anatomy": ("AnatomyPanel",),
     "attack": ("FindTheBug",),
+    "batching": ("BandsPanel", "BatchesPanel", "LeakPanel"),
     "board": ("Board", "Box"),
     "controls": ("Buttons", "Check", "Choice", "Code", "Entry", "Note", "Progress", "Slider"),
     "lesson": ("Lesson",),
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dpkit.widgets.accounting import AccountantsPanel, FiveAnswersPanel  # noqa: F401
     from dpkit.widgets.anatomy import AnatomyPanel  # noqa: F401
     from dpkit.widgets.attack import FindTheBug  # noqa: F401
+    from dpkit.widgets.batching import BandsPanel, BatchesPanel, LeakPanel  # noqa: F401
     from dpkit.widgets.board import Board, Box  # noqa: F401
     from dpkit.widgets.controls import (  # noqa: F401
         Buttons,
