@@ -104,3 +104,12 @@ def test_where_rounding_was_multiplied(q, sigma, steps, delta):
     bounds, value = PLD().bounds(ledger, delta), PLD().epsilon(ledger, delta)
     assert bounds.lower <= bounds.estimate == value <= bounds.upper
     assert bounds.upper - bounds.lower < 2e-3 * bounds.upper
+
+
+def test_a_rare_and_loud_loss_has_no_false_lower_side():
+    """Seen once in a thousand million, and then for sure: adding up proves a tiny epsilon."""
+    pair = Gaussian(0.2692845).pair(Neighbours.REPLACE_ONE, PoissonSampling(1e-9))
+    ledger = Ledger(((pair, 5),), Neighbours.REPLACE_ONE)
+    bounds, proven = PLD().bounds(ledger, 7.976e-10), Basic().epsilon(ledger, 7.976e-10)
+    assert proven < 1e-4
+    assert bounds.lower <= bounds.estimate == PLD().epsilon(ledger, 7.976e-10) <= proven

@@ -63,7 +63,9 @@ def _saddle(
 ) -> tuple[float, float, float]:
     """Where Chernoff's bound is least, its epsilon, and the spread there, from coarse grids."""
     rough = [_rough(m, span) for m, span in zip(mechanisms, spans, strict=True)]
-    tilts = np.geomspace(1e-3, 3e4, 100) / _scale(rough, counts)
+    # A loss that hardly ever moves, and then far, wants a tilt by its reach, not by its spread.
+    scale = _scale(rough, counts)
+    tilts = np.geomspace(min(1e-3 / scale, 0.05 / max(map(sum, spans))), 3e4 / scale, 120)
     logs, variance = np.zeros(len(tilts)), np.zeros(len(tilts))
     for (losses, masses), count in zip(rough, counts, strict=True):
         with np.errstate(divide="ignore"):

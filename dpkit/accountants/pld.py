@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dpkit.accountants import closed, contour, rdp, sandwich
+from dpkit.accountants import closed, composition, contour, rdp, sandwich
 from dpkit.accountants.base import (
     Accountant,
     Bounds,
@@ -212,10 +212,15 @@ def _contour(mechanisms: tuple[Mechanism, ...], counts: np.ndarray, delta: float
 def _upper(
     mechanisms: tuple[Mechanism, ...], counts: tuple[int, ...], delta: float
 ) -> tuple[float, str]:
-    """An upper bound and its method: the sandwich or, where it is tighter, RDP."""
-    upper = max(sandwich.upper(side, counts, delta) for side in _directions(mechanisms))
-    moments = float(rdp.RDP().curve(mechanisms, np.array([counts]), delta)[0])
-    return (moments, "RDP") if moments < upper else (upper, "sandwich")
+    """An upper bound and its method: the sandwich or, where it is tighter, RDP or adding up."""
+    row = np.array([counts], dtype=np.int64)
+    found = {
+        "sandwich": max(sandwich.upper(side, counts, delta) for side in _directions(mechanisms)),
+        "RDP": float(rdp.RDP().curve(mechanisms, row, delta)[0]),
+        "basic composition": float(composition.Basic().curve(mechanisms, row, delta)[0]),
+    }
+    method = min(found, key=lambda name: found[name])
+    return found[method], method
 
 
 def _lower(

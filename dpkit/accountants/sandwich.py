@@ -79,8 +79,8 @@ class Composed:
         values = self._rounded(self._values(slice(1, None), self.losses), self.losses)
         # Far left the allowance for folded mass drowns the lower side: look from the right.
         index = int(np.append(-1, np.flatnonzero(values > delta))[-1]) + 1
-        if index == 0:
-            return float(self.losses[0])
+        if index == 0:  # met at every loss of the window: from below that proves nothing
+            return float(self.losses[0]) if self.upper else 0.0
         if index == len(values):
             return math.inf if self.upper else float(self.losses[-1])
         low, high = float(self.losses[index - 1]), float(self.losses[index])
