@@ -111,7 +111,10 @@ def same_random_numbers(inputs: Tensor) -> Iterator[None]:
     """Two blocks under this draw the same dropout, and leave the caller's stream alone."""
     devices = [inputs.device.index or 0] if inputs.is_cuda else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)
+        # Not torch.manual_seed, which keeps a stack trace for every kind of device that is absent.
+        torch.default_generator.manual_seed(0)
+        if devices:
+            torch.cuda.manual_seed(0)
         yield
 
 
