@@ -352,6 +352,23 @@ def test_bad_input_is_told_in_one_sentence(wrong, words):
     assert str(told.value).count(". ") == 0
 
 
+@pytest.mark.parametrize("t, sigma, epochs, delta", [
+    (6897, 0.18231550012814013, 47, 1.7e-8), (8397, 0.21079063357867667, 5, 1.1e-8),
+    (1659, 0.1646025100569045, 55, 3.9e-6), (14444, 0.22019597972083996, 86, 2.9e-9),
+    (4109, 0.17105465052038626, 7, 2.1e-6), (2, 0.5, 3, 1e-9), (100, 1.0, 30, 1e-10),
+    (20, 0.3, 1000, 1e-3),
+])  # fmt: skip
+def test_composed_sides_never_cross_where_terms_differ_by_powers_of_ten(t, sigma, epochs, delta):
+    """Both sides of a pair must be sides of one pair, or composing them bounds nothing."""
+    pair = AllocatedGaussian(t, sigma)
+    found = dp.PLD().bounds(Ledger.of([(pair, epochs)]), delta)
+    assert found.lower <= found.estimate <= found.upper
+    assert found.upper - found.lower <= 0.05 * found.upper
+    for side in (pair, pair.below):
+        assert abs(float(side.profile(0.0)) - float(side.reverse_profile(0.0))) < 1e-9
+    assert float(pair.profile(0.0)) >= float(pair.reverse_profile(0.0)) - 1e-15
+
+
 def test_what_does_not_divide_is_dealt_out_and_said():
     words = dp.Shuffle(7, 1).remainder(50)
     assert words == (

@@ -81,12 +81,13 @@ def bands(rows: Sequence[Band], reach: tuple[float, float]) -> Figure:
         colour, y = COLOURS[place], len(rows) - place
         ends = [max(row.low, 1e-6), row.high]
         wide = {"color": colour, "width": 14}
+        known = row.low > 0.98 * row.high
+        sign = {"size": 14, "symbol": "diamond" if known else "line-ns-open", "color": colour}
         drawn.append({
             "type": "scatter", "mode": "lines+markers", "x": numbers(ends), "y": [y, y],
-            "line": wide, "marker": {"color": colour, "size": 15, "symbol": "line-ns-open"},
+            "line": wide, "marker": sign,
             "hovertemplate": f"{row.name}: ε %{{x:.4g}}<extra></extra>",
         })  # fmt: skip
-        known = row.low > 0.98 * row.high
         words = f"{row.high:.3g}" if known else f"{row.low:.3g} to {row.high:.3g}"
         at = np.log10(np.clip(row.high, *reach))
         notes.append(note_at(at, y, f"   {words}", "left", "middle"))
@@ -116,10 +117,12 @@ def leak(epochs: ArrayLike, found: ArrayLike, claims: dict[str, float], most: in
     ]
     seen = curve(epochs, found, "audited: at least", COLOURS[0], hover="%{x} epochs: ε ≥ %{y:.3f}")
     seen |= {"mode": "lines+markers", "marker": {"size": 8}}
+    ticks = [250 * 2**i for i in range(8)]
     top = 1.15 * max(*claims.values(), *np.asarray(found, float).tolist(), 0.5)
     layout = layout_of(
         "epochs watched in either world", "ε",
-        x={"type": "log", "range": [np.log10(200), np.log10(1.1 * most)], "dtick": "D2"},
+        x={"type": "log", "range": [np.log10(200), np.log10(1.1 * most)], "tickvals": ticks,
+           "ticktext": [f"{tick:,}" for tick in ticks]},
         y={"range": [0, top]},
     )  # fmt: skip
     return {"data": [*lines, seen], "layout": layout | {"showlegend": True}}

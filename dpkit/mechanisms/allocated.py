@@ -15,6 +15,8 @@ from dpkit.mechanisms.base import Mechanism
 from dpkit.mechanisms.gaussian import gaussian_profile
 from dpkit.mechanisms.subsampled import _noise
 
+_SLACK = 2e-13  # of sums of thousands of probabilities
+
 
 def _batches() -> Any:
     return knob(MISSING, "t", "batches in an epoch", 1, 1_000_000, integer=True, log=True,
@@ -90,13 +92,25 @@ class AllocatedBelow(Mechanism):
             return ()
         return allocation.levels(self.batches, self.noise_multiplier, False)[0]
 
+    @functools.cached_property
+    def _rest(self) -> tuple[float, float]:
+        """Q's and P's mass of what no level holds, which is gathered into its own mean.
+
+        Without it the two sides would not belong to one pair, and nothing composed be a bound.
+        """
+        q = max(1.0 - sum(part.q for part in self._parts), 0.0)
+        p = max(1.0 - sum(part.p for part in self._parts), 0.0)
+        return (q + _SLACK, max(p - _SLACK, 0.0)) if max(q, p) > 5 * _SLACK else (0.0, 0.0)
+
     def profile(self, epsilon: Any) -> np.ndarray:
         """E[(R - e^eps)_+] from below."""
         if self.noise_multiplier**2 == 0:
             return np.ones(np.shape(epsilon))
         epsilon = np.asarray(epsilon, dtype=float)
         kappa = np.exp(np.clip(epsilon, -600.0, 600.0))
+        left, at = self._rest
         value = sum(part.calls(kappa) for part in self._parts) - allocation.FLOOR
+        value = value + np.maximum(at - kappa * left, 0.0)
         return np.maximum(np.maximum(value, -np.expm1(np.minimum(epsilon, 0.0))), 0.0)
 
     def reverse_profile(self, epsilon: Any) -> np.ndarray:
@@ -105,7 +119,9 @@ class AllocatedBelow(Mechanism):
             return np.ones(np.shape(epsilon))
         epsilon = np.asarray(epsilon, dtype=float)
         kappa = np.exp(np.clip(-epsilon, -600.0, 600.0))
+        left, at = self._rest
         value = sum(part.puts(kappa) for part in self._parts) / kappa - allocation.FLOOR
+        value = value + np.maximum(left - at / kappa, 0.0)
         return np.maximum(np.maximum(value, -np.expm1(np.minimum(epsilon, 0.0))), 0.0)
 
 
@@ -121,6 +137,7 @@ class _Above:
         self.cap = 0.0
         if noise_multiplier >= allocation.LEAST:
             self.parts, self.cap = allocation.levels(batches, noise_multiplier, True)
+            self._cut = allocation.cut_off(batches, noise_multiplier, self.cap)
 
     def profile(self, epsilon: np.ndarray) -> np.ndarray:
         if self.sigma < allocation.LEAST:
@@ -129,7 +146,8 @@ class _Above:
         value = sum(part.calls(kappa) for part in self.parts)
         value = value + allocation.tail(self.batches, self.sigma, self.cap, kappa)
         # The allowance for rounding ends well beyond the grids, so that moments stay finite.
-        value += allocation.FLOOR * np.maximum(1 - kappa / (2 * self.cap + 2), 0.0)
+        rounding = 5 * allocation.FLOOR + self._cut
+        value += rounding * np.maximum(1 - kappa / (2 * self.cap + 2), 0.0)
         return np.minimum(value, gaussian_profile(1 / self.sigma, epsilon))
 
     def reverse_profile(self, epsilon: np.ndarray) -> np.ndarray:
@@ -137,7 +155,7 @@ class _Above:
             return gaussian_profile(1 / self.sigma, epsilon)
         kappa = np.exp(np.maximum(-epsilon, -600.0))
         value = sum(part.puts(kappa) for part in self.parts) / kappa + allocation.FLOOR
-        value = value + allocation.cut_off(self.batches, self.sigma, self.cap)
+        value = value + self._cut
         return np.minimum(value, gaussian_profile(1 / self.sigma, epsilon))
 
 

@@ -58,7 +58,7 @@ class Level(NamedTuple):
         return np.where(at > len(self.put) - 1, kappa * self.q - self.p, inside)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def levels(batches: int, noise_multiplier: float, upper: bool) -> tuple[tuple[Level, ...], float]:
     """The law of R, level by level of its largest term, and the size at which terms are cut."""
     s = 1.0 / noise_multiplier
@@ -207,15 +207,14 @@ def _level(parts: list[np.ndarray], step: float, batches: int) -> Level:
         return Level(0.0, 1.0, np.zeros(2), np.zeros(2), 0.0, 0.0)
     low, high = _window(whole, step, batches)
     size = fft.next_fast_len(high - low + 1, real=True)
-    p, q0 = _power(whole, batches, size)
+    laws = _power(whole, step, batches, size)
     if len(parts) > 1:
-        less, less0 = _power(parts[0], batches, size)
-        p, q0 = p - less, 0.0
-    p = np.maximum(np.roll(p, -(low % size)), 0.0) * step
+        laws = laws - _power(parts[0], step, batches, size)
+    p, q = np.maximum(np.roll(laws, -(low % size), axis=1), 0.0)
+    # Each is exact where it is the larger one; R is the ratio of the two.
     ratio = (low + np.arange(size)) / batches * step
-    q = np.divide(p, ratio, out=np.zeros(size), where=ratio > 0)
-    if low == 0:
-        p[0], q[0] = 0.0, q0
+    p = np.where(ratio < 1, ratio * q, p)
+    q = np.where(ratio < 1, q, p / np.maximum(ratio, 1.0))
     return _summed(low, step / batches, p, q)
 
 
@@ -243,19 +242,21 @@ def _summed(first: float, grain: float, p: np.ndarray, q: np.ndarray) -> Level:
     )
 
 
-def _power(mass: np.ndarray, batches: int, size: int) -> tuple[np.ndarray, float]:
-    """P's law of the sum, in units of the grid: one term under P, all others under Q."""
-    index = np.arange(len(mass)) % size
-    under_q = fft.rfft(np.bincount(index, mass, size))
-    under_p = fft.rfft(np.bincount(index, mass * np.arange(len(mass)), size))
-    others = batches - 1
+def _power(mass: np.ndarray, step: float, batches: int, size: int) -> np.ndarray:
+    """The sum's laws: one term under P and all others under Q, and all under Q. (2, size)."""
+    place = np.arange(len(mass))
+    both = np.zeros((2, size))
+    for row, weights in enumerate((step * place * mass, mass)):
+        both[row] = np.bincount(place % size, weights, size)
+    waves = fft.rfft(both, axis=1)
+    square, others = waves[1].copy(), batches - 1
     while others:
         if others & 1:
-            under_p *= under_q
+            waves *= square
         others >>= 1
         if others:
-            under_q = under_q * under_q
-    return fft.irfft(under_p, size), float(mass[0]) ** batches
+            square = square * square
+    return fft.irfft(waves, size, axis=1)
 
 
 def _window(mass: np.ndarray, step: float, batches: int) -> tuple[int, int]:

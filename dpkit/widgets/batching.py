@@ -22,12 +22,13 @@ from dpkit.widgets.plot import LivePlot
 
 ZERO = Neighbours.ZERO_OUT
 SCHEMES = {
-    "Poisson": "Poisson: a coin for each record and step",
-    "Shuffle": "Shuffle: a fresh order every epoch",
-    "BallsInBins": "Balls in bins: a die for each record and epoch",
-    "FixedSize": "Fixed size: a random subset each step",
-    "Partition": "Partition: shuffled once, then kept",
+    "Poisson": ("Poisson", "each record tosses a coin at every step"),
+    "Shuffle": ("Shuffle", "a fresh order of all records every epoch"),
+    "BallsInBins": ("Balls in bins", "each record throws a die for its batch, every epoch"),
+    "FixedSize": ("Fixed size", "a random subset of fixed size at every step"),
+    "Partition": ("Shuffled once", "one order, kept for all epochs"),
 }
+"""Each scheme's name, and what it does."""
 
 
 def scheme(name: str, records: int, batches: int, epochs: int) -> Sampler:
@@ -54,7 +55,7 @@ class BatchesPanel(Lesson):
         self._seed = seed
         again = Buttons(actions=[("again", "Draw again", "")], label="Draw")
         again.on_click(self._again)
-        options = [(words, key) for key, words in SCHEMES.items()]
+        options = [(title, key) for key, (title, _) in SCHEMES.items()]
         super().__init__(
             {
                 "scheme": Choice(label="Batching", options=options, value=name),
@@ -104,9 +105,10 @@ class BatchesPanel(Lesson):
         missed = f"{shares[0]:.0%} of the records are not seen in an epoch"
         self.plots["often"].show(batching.participations(shares), missed)
         times = ", ".join(str(n) for n in often[who])
+        title, words = SCHEMES[self.value("scheme")]
         self.said.show(
-            f"{told[0].upper()}{told[1:]}. Record {who + 1} is seen {times} times in the "
-            f"{self.EPOCHS} epochs; on average over all, {missed}."
+            f"**{title}**: {words}. {told[0].upper()}{told[1:]}. Record {who + 1} is seen {times} "
+            f"times in the {self.EPOCHS} epochs; on average over all, {missed}."
         )
 
     def _again(self, _: str) -> None:
@@ -181,7 +183,7 @@ class BandsPanel(Lesson):
 
     def _tell(self, plans: list[Plan], found: list[tuple[float, float]]) -> None:
         how = (
-            "exact: bracketed from both sides", "bracketed from both sides",
+            "bracketed from both sides", "bracketed from both sides",
             "below: the largest coordinate; above: as if the order were known",
             "below: a worst case; above: the pair of Zhu, Dong, Wang 2022, for replacing",
         )  # fmt: skip
@@ -214,8 +216,8 @@ class LeakPanel(Lesson):
         again.on_click(self._again)
         super().__init__(
             {
-                "scheme": Choice(label="The run draws by",
-                                 options=[(SCHEMES[key], key) for key in self.KINDS]),
+                "scheme": Choice(label="Drawn by",
+                                 options=[(SCHEMES[key][0], key) for key in self.KINDS]),
                 "noise": Slider(label="Noise multiplier σ", value=0.6, low=0.4, high=1.5, log=True,
                                 ends=("leaks", "hides")),
                 "delta": Slider(label="δ", value=0.01, low=1e-3, high=0.1, log=True,

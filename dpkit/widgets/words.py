@@ -45,10 +45,10 @@ EXPORTS = {
     "weights": "Save weights",
 }
 BATCHING = {
-    "Poisson": "Poisson: a coin for each record and step",
-    "Shuffle": "Shuffle: a fresh order every epoch",
-    "BallsInBins": "Balls in bins: one batch an epoch for each",
-    "FixedSize": "Fixed size: a random subset each step",
+    "Poisson": "Poisson",
+    "Shuffle": "Shuffle",
+    "BallsInBins": "Balls in bins",
+    "FixedSize": "Fixed size",
 }
 MODES = {"noise": "the noise; epsilon follows", "epsilon": "the epsilon; noise follows"}
 PLOTS = {

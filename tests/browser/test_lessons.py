@@ -12,6 +12,7 @@ from harness import summary
 pytestmark = pytest.mark.browser
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FIRST, SECOND = NOTEBOOKS / "01_what_is_dp.ipynb", NOTEBOOKS / "03_accountants.ipynb"
+BATCHING = NOTEBOOKS / "04_batching.ipynb"
 PANEL = "from dpkit.widgets.{} import {}\npanel = {}()\npanel"
 ALL = PANEL.format("accounting", "AccountantsPanel", "AccountantsPanel")
 LINE, POINT = ".scatterlayer .trace path.js-line", ".scatterlayer .trace .point"
@@ -46,7 +47,9 @@ def in_step(notebook):
     )
 
 
-@pytest.mark.parametrize(("path", "panels", "plots"), [(FIRST, 4, 8), (SECOND, 2, 4)])
+@pytest.mark.parametrize(
+    ("path", "panels", "plots"), [(FIRST, 4, 8), (SECOND, 2, 4), (BATCHING, 3, 6)]
+)
 def test_the_notebooks_as_they_are_shipped(lab, browser, path, panels, plots):
     with lab.open(browser, path, height=2400) as notebook:
         notebook.run_all()
