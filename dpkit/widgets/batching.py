@@ -100,7 +100,8 @@ class BatchesPanel(Lesson):
             batching.raster(seen, epoch, who),
             f"record {who + 1} is in {int(seen[who].sum())} of {seen.shape[1]} batches",
         )
-        told = f"batches of {counts.min()} to {counts.max()} records"
+        low, high = int(counts.min()), int(counts.max())
+        told = f"batches of {low} to {high} records" if low < high else f"batches of {low} records"
         self.plots["sizes"].show(batching.sizes(seen, epoch), told)
         missed = f"{shares[0]:.0%} of the records are not seen in an epoch"
         self.plots["often"].show(batching.participations(shares), missed)
