@@ -147,8 +147,8 @@ def train(
         loss or torch.nn.functional.cross_entropy,
         plan.sampler.expected_batch(size),
     )
-    run = _Run(plan, dataset, stepper, where, streams, evaluate_every)
-    run.seed, run.size = seed, size
+    run = _Run(plan, dataset, stepper, where, streams, evaluate_every, size)
+    run.seed = seed
     run.join(ranks)
     if checkpoint is not None:
         run.keep(Keeper(checkpoint, checkpoint_every), model)
@@ -166,14 +166,15 @@ class _Run:
         device: torch.device,
         streams: tuple[np.random.Generator, Noise],
         evaluate_every: int | None,
+        size: int,
     ) -> None:
         self.plan, self.data, self.stepper, self.device = plan, data, stepper, device
         self.sampling, self.noise = streams
         self.inputs, self.targets = data.inputs.to(device), data.targets.to(device)
-        self.every = _evaluations(plan, data) if evaluate_every is None else evaluate_every
+        self.every = _evaluations(plan, data, size) if evaluate_every is None else evaluate_every
         self.spend = Spend(plan.neighbours)
         self.seed: int | None = None
-        self.size = data.num_examples
+        self.size = size
         self.start = 0
         self.ranks = Ranks()
         self._keeping: tuple[Keeper, torch.nn.Module] | None = None
@@ -285,9 +286,9 @@ def _best_device() -> str:
     return f"cuda:{local}" if torch.cuda.is_available() else "cpu"
 
 
-def _evaluations(plan: Plan, data: Dataset) -> int:
+def _evaluations(plan: Plan, data: Dataset, size: int) -> int:
     """Steps between measurements: about a tenth of the training's work, 20 to 100 of them."""
-    trained = 3 * plan.steps * plan.sampler.expected_batch(data.num_examples)
+    trained = 3 * plan.steps * plan.sampler.expected_batch(size)
     wanted = min(100, max(20, 0.1 * trained / max(1, len(data.test_inputs))))
     return max(1, round(plan.steps / wanted))
 

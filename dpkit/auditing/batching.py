@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from dpkit.samplers import BallsInBins, Poisson, Sampler, Shuffle
 
 CONFIDENCE = 0.999
 _TAIL = (1 - CONFIDENCE) / 2  # for each of the two error rates
+_FIRST = 250  # epochs before the first look
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,21 @@ class BatchAttack:
         return noisy.reshape(epochs, self.batches).max(axis=1) + 1.0
 
     def watched(self, delta: float, epochs: int, seed: int) -> Iterator[Watched]:
-        """Watch epochs of both worlds, told whenever their number has doubled."""
+        """Watch epochs of both worlds, told whenever their number has doubled.
+
+        All looks share the chance of an error among them.
+        """
+        looks = 1 + max(0, math.ceil(math.log2(epochs / _FIRST)))
         threshold = self.threshold(delta, epochs)
         worlds: list[NDArray[np.float64]] = [np.empty(0), np.empty(0)]
-        size = min(250, epochs)
+        size = min(_FIRST, epochs)
         while True:
             more = size - len(worlds[0])
             worlds = [
                 np.append(seen, self.largest(bool(world), more, seed + 2 * size + world))
                 for world, seen in enumerate(worlds)
             ]
-            yield Watched(worlds[1], worlds[0], threshold, delta)
+            yield Watched(worlds[1], worlds[0], threshold, delta, _TAIL / looks)
             if size == epochs:
                 return
             size = min(2 * size, epochs)
@@ -106,6 +112,7 @@ class Watched:
     absent: NDArray[np.float64]
     threshold: float
     delta: float
+    tail: float = _TAIL
 
     @property
     def errors(self) -> Errors:
@@ -116,5 +123,5 @@ class Watched:
 
     @property
     def epsilon(self) -> float:
-        """An epsilon that the run cannot be below, with 99.9% confidence."""
-        return any_epsilon(self.errors, self.delta, _TAIL)
+        """An epsilon that the run cannot be below, with 99.9% confidence for all looks at once."""
+        return any_epsilon(self.errors, self.delta, self.tail)
