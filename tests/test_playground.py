@@ -4,6 +4,7 @@ import json
 import math
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,6 +40,18 @@ def test_a_run_ends_exactly_at_the_planned_epsilon(panel):
     assert run.spent_steps[-1] == panel.plan.steps == 20 and len(run.accuracy) >= 15
     assert "Teaching run" in panel.face.promise.text
     assert "1 run" in panel.face.total.text
+
+
+def test_the_spent_curve_bends_however_seldom_it_is_drawn(panel):
+    panel.load("data=moons model=mlp examples=200 noise=1.0 batch=20 epochs=80")
+    panel.session._pause = math.inf  # drawn as seldom as can be
+    assert panel.start() and panel.join(60)
+    run = panel.runs[-1]
+    steps = np.array(run.spent_steps)
+    assert steps[0] == 1 and steps[-1] == panel.plan.steps == 800
+    assert np.diff(steps).max() <= 800 / 8 and np.diff(steps).min() > 0
+    curve = np.interp(steps, *panel.plan.curve(800))
+    assert np.allclose(run.spent, curve, rtol=1e-9)
 
 
 def test_the_plan_follows_every_control_before_anything_runs(panel):

@@ -34,7 +34,7 @@ MOST_RUNS = 6
 """Runs kept for comparison; the oldest leaves first."""
 CURVE_POINTS, FEW_POINTS = 120, 16
 _SHARE, _LONGEST = 19, 0.6
-_BETWEEN = 4
+_BETWEEN = 16
 
 
 class Session:
@@ -69,7 +69,7 @@ class Session:
         self.runner = Runner(self._on_step, held, self._on_end)
         self._lock = threading.RLock()
         self._due = self._began = 0.0
-        self._since: list[Step] = []
+        self._since, self._every = list[Step](), 1
         self.plan: Plan
         self.planned: Curve
         self.least: float | None = None
@@ -129,7 +129,7 @@ class Session:
                     return train(model, data, plan, seed=seed, device=self._device)
 
             self.budget.add(data, plan)
-            self.model, self.last, self._since = model, None, []
+            self.model, self.last, self._since, self._every = model, None, [], 1
             self.runs = [*self.runs, run][-MOST_RUNS:]
             run.status, self._began = State.RUNNING.value, time.monotonic()
             return self.runner.start(steps)
@@ -168,9 +168,11 @@ class Session:
         due = now >= self._due or step.step in (1, step.steps)
         self.runs[-1].add(step)
         self.last = step
-        self._since.append(step)
-        if len(self._since) > 2 * _BETWEEN:
-            self._since = self._since[::2]
+        if step.step % self._every == 0:
+            self._since.append(step)
+        if len(self._since) > _BETWEEN:
+            self._every *= 2
+            self._since = [kept for kept in self._since if kept.step % self._every == 0]
         if due:
             self._spent()
             self._drawn(step)
@@ -179,19 +181,20 @@ class Session:
             self._due = now + took + min(max(self._pause, _SHARE * took), _LONGEST)
 
     def _spent(self) -> None:
-        """Price a few steps since the last drawing, so that the spent curve bends as it should."""
-        every = -(-len(self._since) // _BETWEEN)
-        steps = [*self._since[:-1:every], self._since[-1]]
+        """Price steps evenly since the last drawing, so that the spent curve bends as it should."""
+        last = self.last
+        assert last is not None
+        told = bool(self._since) and self._since[-1].step == last.step
+        steps = self._since if told else [*self._since, last]
         price(steps)
         for step in steps:
             self.runs[-1].add_spend(step)
-        self._since = []
+        self._since, self._every = [], 1
 
     def _on_end(self, state: State, failure: Exception | None) -> None:
         run = self.runs[-1]
         run.status = state.value
         if self.last is not None:
-            self._since.append(self.last)
             self._spent()
         self._ended(state, failure)
 

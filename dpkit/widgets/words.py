@@ -50,7 +50,7 @@ BATCHING = {
     "BallsInBins": "Balls in bins",
     "FixedSize": "Fixed size",
 }
-MODES = {"noise": "the noise; epsilon follows", "epsilon": "the epsilon; noise follows"}
+MODES = {"noise": "noise σ", "epsilon": "epsilon ε"}
 PLOTS = {
     "accuracy": "Test accuracy",
     "epsilon": "Privacy spent: ε",
@@ -59,11 +59,11 @@ PLOTS = {
     "norms": "Gradient norms (not private)",
 }
 DATA = {
-    "digits": "Digits 8x8 (built in)",
-    "moons": "Two moons, 2-D (built in)",
-    "circles": "Two circles, 2-D (built in)",
-    "spiral": "Spirals, 2-D (built in)",
-    "blobs": "Blobs, 2-D (built in)",
+    "digits": "Digits 8×8",
+    "moons": "Moons, 2-D",
+    "circles": "Circles, 2-D",
+    "spiral": "Spirals, 2-D",
+    "blobs": "Blobs, 2-D",
     "mnist": "MNIST",
     "fashion-mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
@@ -102,7 +102,7 @@ SCENES = {
         "and look again.",
     ),
 }
-CHOOSE = "choose a scene…"
+CHOOSE = "choose…"
 RESUME = "Resume"
 ACTIONS_LABEL = "Run"
 EXPORTS_LABEL = "Take it with you"
