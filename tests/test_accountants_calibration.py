@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from dpkit.accountants import (
+    GDP,
     PLD,
     RDP,
     ZCDP,
     Moments,
+    YuRandomSampling,
     noise_for_epsilon,
     sample_rate_for_epsilon,
     steps_for_epsilon,
@@ -22,6 +24,7 @@ from dpkit.mechanisms import (
     Ledger,
     Neighbours,
     PoissonSampling,
+    Refused,
     SubsampledGaussian,
 )
 
@@ -58,6 +61,18 @@ def test_noise_steps_and_rate_keep_their_target(epsilon, delta, q, steps, accoun
     rate = sample_rate_for_epsilon(epsilon, noise_multiplier=sigma, steps=steps, **options)
     value = priced(rate, sigma, steps, delta, relation, accountant)
     assert value <= epsilon and (rate == 1.0 or value >= 0.995 * epsilon)
+
+
+@pytest.mark.parametrize("accountant", [GDP(), YuRandomSampling()], ids=lambda a: a.name)
+def test_an_estimate_sets_no_budget(accountant):
+    options = dict(delta=1e-5, accountant=accountant)
+    words = "gives an estimate, not a bound, and sets no budget; calibrate with PLD"
+    with pytest.raises(Refused, match=words):
+        noise_for_epsilon(2.0, sample_rate=0.01, steps=1000, **options)
+    with pytest.raises(Refused, match=words):
+        steps_for_epsilon(2.0, sample_rate=0.01, noise_multiplier=1.0, **options)
+    with pytest.raises(Refused, match=words):
+        sample_rate_for_epsilon(2.0, noise_multiplier=1.0, steps=1000, **options)
 
 
 def test_the_ends_of_calibration():

@@ -95,6 +95,17 @@ def checked_target(target: float) -> float:
     return float(target)
 
 
+def _bound(accountant: Accountant | None) -> Accountant:
+    """The accountant to calibrate with, PLD by default; an estimate sets no budget."""
+    accountant = accountant or PLD()
+    if not accountant.is_bound:
+        raise Refused(
+            f"{accountant.name} gives an estimate, not a bound, and sets no budget; calibrate "
+            "with PLD() or RDP()."
+        )
+    return accountant
+
+
 def noise_for_epsilon(
     epsilon: float,
     *,
@@ -106,7 +117,7 @@ def noise_for_epsilon(
 ) -> float:
     """The least noise multiplier (within 0.5% of the target epsilon) for Poisson batches."""
     checked_delta(delta)
-    accountant = accountant or PLD()
+    accountant = _bound(accountant)
     sampling = PoissonSampling(sample_rate)
 
     law = _Law.of(epsilon, delta, relation)
@@ -134,7 +145,7 @@ def steps_for_epsilon(
     """The most steps whose epsilon stays at or below the target."""
     checked_target(epsilon)
     checked_delta(delta)
-    accountant = accountant or PLD()
+    accountant = _bound(accountant)
     pair = Gaussian(noise_multiplier).pair(relation, PoissonSampling(sample_rate))
     law = _Law.of(epsilon, delta, relation)
     if noise_multiplier == 0:
@@ -223,7 +234,7 @@ def sample_rate_for_epsilon(
     """The largest Poisson rate (within 0.5% of the target epsilon)."""
     checked_target(epsilon)
     checked_delta(delta)
-    accountant = accountant or PLD()
+    accountant = _bound(accountant)
 
     law = _Law.of(epsilon, delta, relation)
     size = _spread(noise_multiplier) * math.sqrt(max(steps, 1))
