@@ -108,7 +108,10 @@ def test_replacing_costs_a_shuffled_run_four_times_as_much_in_rho():
 def test_an_epoch_costs_its_least_noisy_step():
     noise = dp.schedules.Tabulated((4.0, 2.0, 3.0, 5.0, 6.0, 7.0))
     ledger = dp.Plan(dp.DPSGD(noise), dp.Shuffle(3, 2)).ledger()
-    assert ledger.entries == ((ShuffledGaussian(3, 2.0), 1), (ShuffledGaussian(3, 5.0), 1))
+    assert ledger.entries == (
+        (ShuffledGaussian(3, 2.0, loudest=4.0), 1),
+        (ShuffledGaussian(3, 5.0, loudest=7.0), 1),
+    )
     twice = dp.Shuffle(2, 1).charge([(Release(Gaussian(2.0), 4),)] * 2, ZERO)
     assert twice == [(ShuffledGaussian(2, 1.0), 1)], "counts are paid"
     other = dp.Shuffle(2, 1).charge([(Release(dp.Laplace(3.0)),)] * 2, ZERO)
@@ -117,6 +120,34 @@ def test_an_epoch_costs_its_least_noisy_step():
     for sampler in (dp.Shuffle(3, 1), dp.BallsInBins(3, 1), dp.Partition(3, 1)):
         entries = sampler.charge([every] * 3, ZERO)
         assert sum(n for m, n in entries if m == Gaussian(9.0)) == 3, "a look at all is paid thrice"
+
+
+@pytest.mark.parametrize("relation", [ZERO, REPLACE])
+def test_noise_that_varies_within_an_epoch_has_the_lower_side_of_its_loudest_step(relation):
+    """One step in twenty with sigma 0.5, the others with 50: it truly costs 8.509 at most."""
+    varied = plan(dp.Shuffle(20, 1), lambda t: 0.5 if t % 20 == 0 else 50.0, relation)
+    bounds, loud = varied.bounds(), plan(dp.Shuffle(20, 1), 50.0, relation).bounds()
+    assert bounds.lower == loud.lower < 0.2 and bounds.lower <= bounds.estimate <= bounds.upper
+    assert bounds.upper == plan(dp.Shuffle(20, 1), 0.5, relation).bounds().upper
+    if relation is ZERO:
+        assert bounds.lower <= 8.509
+    ledger = varied.ledger()
+    assert Ledger.from_json(ledger.to_json()) == ledger
+    older = plan(dp.Shuffle(20, 1), 0.5, relation).ledger()
+    text = older.to_json().replace(', "loudest": null', "")
+    assert "loudest" not in text and Ledger.from_json(text) == older
+
+
+def test_an_epoch_with_a_silent_step_has_no_lower_side():
+    noisy = (Release(Gaussian(2.0)),)
+    for group in ([noisy, (), noisy], [noisy, noisy]):
+        ((pair, _),) = dp.Shuffle(3, 1).charge(group, ZERO)
+        bounds = dp.PLD().bounds(Ledger.of([(pair, 2)], ZERO), 1e-5)
+        assert bounds.lower == 0.0 < bounds.estimate and "side none" in bounds.method
+        stored = Ledger.of([(pair, 2)], ZERO)
+        assert Ledger.from_json(stored.to_json()) == stored
+    with pytest.raises(ValueError, match=r"loudest .* got 1.0"):
+        ShuffledGaussian(3, 2.0, loudest=1.0)
 
 
 def test_spending_is_a_staircase_that_is_paid_before_it_is_walked():

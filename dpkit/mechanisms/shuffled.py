@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from dpkit.mechanisms.allocated import AllocatedBelow, _batches
 from dpkit.mechanisms.atoms import Atoms
 from dpkit.mechanisms.base import Mechanism
 from dpkit.mechanisms.gaussian import Gaussian
+from dpkit.mechanisms.others import EpsilonDelta
 from dpkit.mechanisms.subsampled import _noise
 
 _SLICES = 4096  # of the largest coordinate
@@ -28,7 +30,9 @@ class ShuffledGaussian(Mechanism):
     - upper side: N(1, s^2) against N(0, s^2), as if all knew the record's batch (parallel
       composition; joint convexity); sensitivity 2, that is s/2, where a record is replaced;
     - `below`: what the largest coordinate tells (Chua et al. 2024) or, where a record is replaced,
-      balls in bins at s/2. The truth lies between and is not known.
+      balls in bins at s/2. The truth lies between and is not known;
+    - where the noise varies, s is the least of the epoch and `loudest` the largest, which `below`
+      takes for all steps (noise can be added later); infinite where a step releases nothing.
 
     *Source*: Yu et al. 2019, section 4; Chua et al. 2024.
     """
@@ -36,10 +40,16 @@ class ShuffledGaussian(Mechanism):
     batches: int = _batches()
     noise_multiplier: float = _noise()
     replaced: bool = False
+    loudest: float | None = None
 
     def __post_init__(self) -> None:
-        """Check both knobs."""
+        """Check the knobs, and that the loudest step has no less noise than the least noisy."""
         check_knobs(self)
+        if self.loudest is not None and not self.loudest >= self.noise_multiplier:
+            raise ValueError(
+                f"loudest (largest sigma of the epoch) must lie in [{self.noise_multiplier:g}, "
+                f"infinity], got {self.loudest!r}; leave it out where the noise is the same."
+            )
 
     @property
     def gaussian(self) -> Gaussian:
@@ -48,15 +58,20 @@ class ShuffledGaussian(Mechanism):
 
     @property
     def below(self) -> Mechanism:
-        """The lower side."""
+        """The lower side, as if all steps had the noise of the loudest."""
+        sigma = self.noise_multiplier if self.loudest is None else self.loudest
+        if math.isinf(sigma):
+            return EpsilonDelta(0.0, 0.0)
         if self.replaced:
-            return AllocatedBelow(self.batches, self.noise_multiplier / 2)
-        return ShuffledBelow(self.batches, self.noise_multiplier)
+            return AllocatedBelow(self.batches, sigma / 2)
+        return ShuffledBelow(self.batches, sigma)
 
     @property
     def band(self) -> str:
         """Where the two sides come from."""
         low = "balls in bins at twice the sensitivity" if self.replaced else "Chua et al. 2024"
+        if self.loudest is not None:
+            low = "none" if math.isinf(self.loudest) else f"{low}, at the epoch's largest noise"
         return f"shuffling is a band: upper side as if the order were known, lower side {low}"
 
     @property

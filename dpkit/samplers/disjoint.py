@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -30,6 +31,14 @@ def worst(group: Sequence[tuple[Release, ...]], sampler: str) -> Mechanism | Non
         f"{sampler} can be charged for one mechanism throughout an epoch, or for Gaussians, got "
         f"{names}; use the same mechanism in every step, or Poisson."
     )
+
+
+def loudest(group: Sequence[tuple[Release, ...]], steps: int) -> float:
+    """The largest sigma of an epoch of Gaussians; infinite if a step releases no sampled sum."""
+    sampled = [[r for r in step if r.access is Access.SAMPLED] for step in group]
+    if len(sampled) < steps or not all(sampled):
+        return math.inf
+    return max(together(step).noise_multiplier for step in sampled)  # type: ignore[attr-defined]
 
 
 def unsampled(group: Sequence[tuple[Release, ...]], relation: Neighbours) -> Entries:

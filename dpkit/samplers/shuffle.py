@@ -14,6 +14,7 @@ from dpkit.mechanisms import Gaussian, Neighbours, Release, ShuffledGaussian
 from dpkit.samplers.base import Blocks, Entries, Sampler
 from dpkit.samplers.disjoint import (
     check_batches,
+    loudest,
     parts,
     refuse_add_remove,
     remainder,
@@ -82,8 +83,9 @@ class Shuffle(Sampler):
         entries, release = unsampled(group, relation), worst(group, "Shuffle")
         if isinstance(release, Gaussian):
             replaced = relation is Neighbours.REPLACE_ONE
-            sigma = release.noise_multiplier
-            entries.append((ShuffledGaussian(self.batches_per_epoch, sigma, replaced), 1))
+            sigma, most = release.noise_multiplier, loudest(group, self.batches_per_epoch)
+            varied = most if most > sigma else None
+            entries.append((ShuffledGaussian(self.batches_per_epoch, sigma, replaced, varied), 1))
         elif release is not None:
             entries.append((release.pair(relation), 1))
         return entries
