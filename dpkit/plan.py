@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 from typing import NamedTuple, Self
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.accountants import PLD, Accountant, Bounds
+from dpkit.accountants.base import printed
 from dpkit.accountants.calibration import solve_scale
 from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Ledger, Mechanism, Neighbours, Refused, Release
@@ -226,8 +226,9 @@ class Plan:
 
 def round_up(epsilon: float) -> str:
     """An epsilon to three digits, rounded up: a printed promise is never below the computed one."""
-    if not np.isfinite(epsilon) or epsilon == 0:
-        return f"{epsilon:g}"
-    exact = Decimal(epsilon)
-    unit = Decimal(1).scaleb(exact.adjusted() - 2)
-    return f"{float(exact.quantize(unit, ROUND_CEILING)):.6g}"
+    return printed(epsilon, 3, 1)
+
+
+def round_down(epsilon: float) -> str:
+    """To three digits, rounded down: a printed lower side is never above the computed one."""
+    return printed(epsilon, 3, -1)

@@ -1,5 +1,7 @@
 """The batching lesson: what it shows was drawn, what it claims is bounded, what it audits leaks."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -52,9 +54,12 @@ def test_four_bands_of_one_run_under_one_relation(panel):
     assert fixed.low < poisson.high < fixed.high < shuffle.high
     assert shuffle.claimed == fixed.claimed == poisson.high < shuffle.low
     assert "replace one record by a null" in panel.table.value
+    for text in (panel.said.text, panel.plots["bands"].summary):
+        assert "1.98" in text and "11.5" in text and "1.99" not in text, "rounded outward"
+    assert "1.985" in panel.table.value and "11.49" in panel.table.value
     panel.turn(noise=1.0, epochs=1)
     panel.join()
-    assert panel.rows[2].low > 3.5 * panel.rows[0].high and "11.48" not in panel.table.value
+    assert panel.rows[2].low > 3.5 * panel.rows[0].high and "11.49" not in panel.table.value
     figure = figures.bands(panel.rows, (0.02, 400.0))
     assert len(figure["data"]) == 6 and len(figure["layout"]["annotations"]) == 4
 
@@ -108,4 +113,9 @@ def test_the_exercises_accept_what_is_computed():
     assert printed["1"] < truth.lower and printed["2"] < truth.lower
     honest = dp.Plan(dp.DPSGD(1.0), dp.BallsInBins(100, 1), relation=dp.Neighbours.ZERO_OUT)
     assert printed["3"] == honest.epsilon()
+    low, high = quiz.EXERCISES[1].accepted()
+    band = dp.Plan(dp.DPSGD(2.0), dp.Shuffle(50, 20), relation=dp.Neighbours.ZERO_OUT).bounds()
+    said = [float(number) for number in re.findall(r"\d+\.\d+", quiz.EXERCISES[1].why)]
+    assert band.lower - 0.01 < said[0] <= band.lower
+    assert band.upper <= said[1] < band.upper + 0.01 and low < band.upper < high
     assert truth.lower == pytest.approx(4.06, abs=5e-3)

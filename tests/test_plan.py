@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dpkit as dp
-from dpkit.plan import round_up
+from dpkit.plan import round_down, round_up
 from dpkit.runs import plan_from_json, plan_to_json
 from dpkit.settings import Settings
 
@@ -105,6 +105,23 @@ def test_the_guarantee_says_what_it_must():
 )
 def test_a_printed_epsilon_is_never_below_the_computed_one(value, text):
     assert round_up(value) == text and float(round_up(value)) >= value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2.3799, "2.37"), (3.0, "3"), (0.0123999, "0.0123"), (1.98538, "1.98"), (0.0, "0")],
+)
+def test_a_printed_lower_side_is_never_above_the_computed_one(value, text):
+    assert round_down(value) == text
+    for near in np.geomspace(1e-4, 1e4, 400) * (1 + value):
+        assert float(round_down(near)) <= near <= float(round_up(near))
+        assert near - float(round_down(near)) <= 0.01 * near
+
+
+def test_bounds_are_printed_outward():
+    text = str(dp.accountants.Bounds(1.98599, 2.0, 11.480022, "PLD", dp.Neighbours.ZERO_OUT))
+    assert "between 1.985 and 11.49 (" in text
+    assert "between 0 and inf (" in str(dp.GDP().bounds(plan().ledger(), 1e-5))
 
 
 def test_cautions_are_words():

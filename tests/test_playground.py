@@ -273,7 +273,7 @@ def test_the_batching_control_switches_scheme_price_and_words(panel, scheme):
     assert f"Planned ε = {dp.plan.round_up(plan.epsilon())}" in text
     assert ("not known exactly" in text) == (scheme in ("Shuffle", "FixedSize"))
     if scheme in ("Shuffle", "FixedSize"):
-        assert f"between **{plan.bounds().lower:.3g}**" in text
+        assert f"between **{dp.plan.round_down(plan.bounds().lower)}**" in text
     again = Settings.from_string(panel.settings.to_string())
     assert again == panel.settings and again.batching == scheme
     assert f"dp.{scheme}(" in panel.python()
@@ -281,6 +281,7 @@ def test_the_batching_control_switches_scheme_price_and_words(panel, scheme):
     assert panel.join(60)
     panel.check()
     assert panel.runs[-1].spent[-1] == plan.epsilon()
+    assert panel.face.progress.text.endswith(f"ε spent {dp.plan.round_up(plan.epsilon())}")
     assert plan.sampler.describe in panel.runs[-1].guarantee
 
 

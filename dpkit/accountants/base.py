@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import ClassVar
 
 import numpy as np
@@ -31,7 +32,8 @@ class Bounds:
     def __str__(self) -> str:
         """A sentence for people."""
         return (
-            f"epsilon {self.estimate:.4g}, between {self.lower:.4g} and {self.upper:.4g} "
+            f"epsilon {self.estimate:.4g}, between {printed(self.lower, 4, -1)} and "
+            f"{printed(self.upper, 4, 1)} "
             f"({self.method}; neighbours: {self.relation.value})"
         )
 
@@ -70,6 +72,16 @@ class Accountant(ABC):
         counts = checked_counts(mechanisms, counts)
         ledgers = (Ledger(tuple(zip(mechanisms, row, strict=True))) for row in counts.tolist())
         return np.array([self.epsilon(ledger, delta) for ledger in ledgers])
+
+
+def printed(epsilon: float, digits: int, towards: int) -> str:
+    """An epsilon to so many digits, rounded up if `towards` is 1 and down if it is -1."""
+    if not math.isfinite(epsilon) or epsilon == 0:
+        return f"{epsilon:g}"
+    exact = Decimal(float(epsilon))
+    unit = Decimal(1).scaleb(exact.adjusted() - digits + 1)
+    way = ROUND_CEILING if towards > 0 else ROUND_FLOOR
+    return f"{float(exact.quantize(unit, way)):.6g}"
 
 
 def checked_delta(delta: float) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, numbers
 from dpkit.figures.basics import INK, WITH, WITHOUT, curve, rgba, upright
+from dpkit.plan import round_down, round_up
 
 
 def raster(seen: NDArray[np.bool_], epoch: int, followed: int) -> Figure:
@@ -88,7 +89,8 @@ def bands(rows: Sequence[Band], reach: tuple[float, float]) -> Figure:
             "line": wide, "marker": sign,
             "hovertemplate": f"{row.name}: ε %{{x:.4g}}<extra></extra>",
         })  # fmt: skip
-        words = f"{row.high:.3g}" if known else f"{row.low:.3g} to {row.high:.3g}"
+        high = round_up(row.high)
+        words = high if known else f"{round_down(row.low)} to {high}"
         at = np.log10(np.clip(row.high, *reach))
         notes.append(note_at(at, y, f"   {words}", "left", "middle"))
         if row.claimed is not None:
@@ -110,7 +112,7 @@ def bands(rows: Sequence[Band], reach: tuple[float, float]) -> Figure:
 def leak(epochs: ArrayLike, found: ArrayLike, claims: dict[str, float], most: int) -> Figure:
     """An audit's lower bound against epochs watched, and the claims as lines across."""
     lines = [
-        curve([200, most], [value, value], f"{name}: {value:.3g}", colour, dash=dash)
+        curve([200, most], [value, value], f"{name}: {round_up(value)}", colour, dash=dash)
         for (name, value), colour, dash in zip(
             claims.items(), (COLOURS[1], COLOURS[2]), ("dash", "dot"), strict=False
         )

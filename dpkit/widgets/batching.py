@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.accountants import PLD
+from dpkit.accountants.base import printed
 from dpkit.auditing.batching import BatchAttack, Watched
 from dpkit.figures import batching
 from dpkit.figures.basics import short
 from dpkit.mechanisms import Neighbours
 from dpkit.methods import DPSGD
-from dpkit.plan import Plan
+from dpkit.plan import Plan, round_down, round_up
 from dpkit.samplers import BallsInBins, FixedSize, Partition, Poisson, Sampler, Shuffle
 from dpkit.widgets.controls import Buttons, Choice, Slider
 from dpkit.widgets.lesson import Lesson, Table
@@ -173,13 +174,15 @@ class BandsPanel(Lesson):
             batching.Band(label, *ends, claimed)
             for label, ends, claimed in zip(self.LABELS, found, claims, strict=True)
         ]
-        said = ", ".join(f"{row.name} {row.low:.3g} to {row.high:.3g}" for row in self.rows)
+        said = ", ".join(
+            f"{row.name} {round_down(row.low)} to {round_up(row.high)}" for row in self.rows
+        )
         self.plots["bands"].show(batching.bands(self.rows, (0.02, 400.0)), said)
-        shuffled = self.rows[2]
+        low, high = round_down(self.rows[2].low), round_up(self.rows[2].high)
         self.said.show(
-            f"Crosses mark the Poisson ε of **{poisson:.3g}**, which many libraries print for "
-            f"shuffled batches too. The shuffled run costs at least **{shuffled.low:.3g}**, and "
-            f"nothing below **{shuffled.high:.3g}** is proven for it."
+            f"Crosses mark the Poisson ε of **{round_up(poisson)}**, which many libraries print "
+            f"for shuffled batches too. The shuffled run costs at least **{low}**, and "
+            f"nothing below **{high}** is proven for it."
         )
 
     def _tell(self, plans: list[Plan], found: list[tuple[float, float]]) -> None:
@@ -194,7 +197,7 @@ class BandsPanel(Lesson):
             f"{short(first.delta)}, neighbours: {ZERO.value}",
             ("batching", "at least", "at most", "how it is known"),
             [
-                (label, f"{low:.4g}", f"{high:.4g}", words)
+                (label, printed(low, 4, -1), printed(high, 4, 1), words)
                 for label, (low, high), words in zip(self.LABELS, found, how, strict=True)
             ],
         )
@@ -265,7 +268,7 @@ class LeakPanel(Lesson):
             claims["dpkit's claim"] = own
         figure = batching.leak(epochs, found, claims, int(self.value("epochs")))
         last = found[-1] if found else 0.0
-        self.plots["leak"].show(figure, f"audited epsilon at least {last:.3g}")
+        self.plots["leak"].show(figure, f"audited epsilon at least {round_down(last)}")
         if seen:
             one = seen[-1]
             self.plots["maxima"].show(
@@ -280,11 +283,14 @@ class LeakPanel(Lesson):
         last = seen[-1]
         text = (
             f"{len(last.present):,} epochs with you and as many without, at δ = "
-            f"{short(last.delta)}: **ε is at least {last.epsilon:.3g}** (99.9% sure)."
+            f"{short(last.delta)}: **ε is at least {round_down(last.epsilon)}** (99.9% sure)."
         )
-        if last.epsilon > poisson:
-            return f"{text} The Poisson claim of **{poisson:.3g} is false** for this run."
-        return f"{text} That is below the claim of {own:.3g}, as it must be where that is true."
+        shown = round_up(poisson)
+        if last.epsilon > float(shown):
+            return f"{text} The Poisson claim of **{shown} is false** for this run."
+        return (
+            f"{text} That is below the claim of {round_up(own)}, as it must be where that is true."
+        )
 
     def _again(self, _: str) -> None:
         self._seed += 1_000_003

@@ -43,7 +43,7 @@ EXERCISES = (
         _certain,
         "σ = 2, t = 50, E = 20: the panel of four bars stands there at the start.",
         "only the upper side of a band may be promised.",
-        "The truth may be as low as 1.99, but only 11.48 is proven.",
+        "The truth may be as low as 1.98, but only 11.49 is proven.",
     ),
     Exercise(
         lambda: (4.0, 4.0),

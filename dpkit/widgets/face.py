@@ -49,7 +49,7 @@ class Face:
         said = words.ACCURACY.format(accuracy=run.accuracy[-1]) if run.accuracy else ""
         text = words.STEP.format(
             step=step.step, steps=step.steps, left=duration(seconds_left), rate=rate,
-            accuracy=said, epsilon=step.epsilon,
+            accuracy=said, epsilon=round_up(step.epsilon),
         )  # fmt: skip
         self.progress.show(step.step / step.steps, text)
 
@@ -74,7 +74,7 @@ class Face:
             spent = run.spent[-1] if run.spent else 0.0
             text = words.ENDED.format(
                 state=state.value.capitalize(), done=run.done, steps=run.plan.steps,
-                seconds=duration(run.seconds), accuracy=said, epsilon=spent,
+                seconds=duration(run.seconds), accuracy=said, epsilon=round_up(spent),
             )  # fmt: skip
             self.progress.show(run.done / run.plan.steps, text)
 

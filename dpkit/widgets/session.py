@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpkit import zoo
 from dpkit.accountants import PLD
-from dpkit.plan import Curve, Plan, round_up
+from dpkit.plan import Curve, Plan, round_down, round_up
 from dpkit.runs import Run
 from dpkit.samplers import FixedSize
 from dpkit.settings import Settings, choose
@@ -97,13 +97,14 @@ class Session:
         size = self.data.num_examples
         rest = plan.sampler.remainder(size)
         known = self.least is None or not math.isfinite(end) or self.least > 0.999 * end
+        band = words.BAND.format(low=round_down(self.least or 0.0), high=high)
         return words.PLANNED.format(
             epsilon=high, kind="" if plan.accountant.is_bound else words.ESTIMATE,
             delta=plan.delta, sigma=getattr(plan.method, "noise_multiplier", float("nan")),
             rate=plan.sampler.expected_batch(size) / size,
             steps=plan.steps, relation=plan.neighbours.value, sampler=plan.sampler.describe,
             remainder=f" {rest}" if rest else "",
-            band="" if known else words.BAND.format(low=self.least, high=high),
+            band="" if known else band,
         )  # fmt: skip
 
     def take(self, data: Dataset) -> None:

@@ -71,7 +71,9 @@ class Views:
         """The planned epsilon curve and what was spent."""
         end = "not known" if planned is None else round_up(float(planned.epsilon[-1]))
         spent = runs[-1].spent[-1] if runs and runs[-1].spent else 0.0
-        summary = f"Planned epsilon {end} at delta {delta:g}; the latest run has spent {spent:.3g}"
+        summary = (
+            f"Planned epsilon {end} at delta {delta:g}; the latest run has spent {round_up(spent)}"
+        )
         figure = figures.epsilon(planned, runs, f" at δ = {delta:g}")
         self.plots["epsilon"].show(figure, summary)
 

@@ -113,13 +113,12 @@ PLANNED = (
     "**Planned ε = {epsilon}**{kind} at δ = {delta:g} · σ = {sigma:.4g} · "
     "q = {rate:.4g} · {steps:,} steps\n\nNeighbours **{relation}**; {sampler}.{band}{remainder}"
 )
-BAND = " Its true ε is not known exactly: it lies between **{low:.3g}** and **{high}**."
+BAND = " Its true ε is not known exactly: it lies between **{low}** and **{high}**."
 ACCURACY = " · accuracy {accuracy:.1%}"
 STEP = (
-    "step {step:,} of {steps:,} · {left} left · {rate:,.0f} steps/s{accuracy} · "
-    "ε spent {epsilon:.3f}"
+    "step {step:,} of {steps:,} · {left} left · {rate:,.0f} steps/s{accuracy} · ε spent {epsilon}"
 )
-ENDED = "{state}: {done:,} of {steps:,} steps in {seconds}{accuracy} · ε spent {epsilon:.3f}"
+ENDED = "{state}: {done:,} of {steps:,} steps in {seconds}{accuracy} · ε spent {epsilon}"
 RECORDS = "Training records (not private)"
 RUNS = "Runs"
 RUN_COLUMNS = ("run", "accuracy", "ε planned", "σ", "C", "batch", "epochs")
