@@ -19,6 +19,7 @@ from dpkit.mechanisms import (
     Neighbours,
     Release,
     ShuffledGaussian,
+    UpperSide,
     allocated,
     allocation,
 )
@@ -115,7 +116,7 @@ def test_an_epoch_costs_its_least_noisy_step():
     twice = dp.Shuffle(2, 1).charge([(Release(Gaussian(2.0), 4),)] * 2, ZERO)
     assert twice == [(ShuffledGaussian(2, 1.0), 1)], "counts are paid"
     other = dp.Shuffle(2, 1).charge([(Release(dp.Laplace(3.0)),)] * 2, ZERO)
-    assert other == [(dp.Laplace(3.0), 1)]
+    assert [(m.mechanism, n) for m, n in other] == [(dp.Laplace(3.0), 1)]
     every = (Release(Gaussian(2.0)), Release(Gaussian(9.0), access=dp.Access.ALL))
     for sampler in (dp.Shuffle(3, 1), dp.BallsInBins(3, 1), dp.Partition(3, 1)):
         entries = sampler.charge([every] * 3, ZERO)
@@ -438,6 +439,38 @@ def test_a_band_has_its_lower_side_from_another_pair():
     assert Gaussian(2.0).below == Gaussian(2.0) and plain.method == "closed form"
     free = plan(dp.Shuffle(9, 2), 0.0).bounds()
     assert free.lower == free.upper == math.inf
+
+
+@pytest.mark.parametrize("sampler, mechanism", [
+    (dp.Shuffle(20, 3), dp.Laplace(2.0)), (dp.Partition(20, 3), dp.Laplace(2.0)),
+    (dp.Partition(20, 3), Gaussian(2.0)), (dp.Partition(20, 3), Gaussian(0.0)),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("relation", [ZERO, REPLACE])
+def test_batches_as_if_known_are_an_upper_side_alone(sampler, mechanism, relation):
+    """What is priced as if the batch were known claims nothing from below."""
+    entries = [e for _ in range(3) for e in sampler.charge([(Release(mechanism),)] * 20, relation)]
+    ledger, pair = Ledger.of(entries, relation), mechanism.pair(relation)
+    plain = Ledger.of([(pair, 3)], relation)
+    bounds, known = dp.PLD().bounds(ledger, 1e-5), dp.PLD().bounds(plain, 1e-5)
+    assert bounds.lower == 0.0 < bounds.estimate <= bounds.upper == known.upper
+    assert bounds.method.endswith("known, no lower side") and "is a band" in bounds.method
+    assert Ledger.from_json(ledger.to_json()) == ledger
+    for accountant in (dp.PLD(), dp.RDP(), dp.ZCDP(), dp.Moments(), dp.Basic()):
+        assert accountant.epsilon(ledger, 1e-5) == accountant.epsilon(plain, 1e-5)
+    one = type(sampler)(1, 3).charge([(Release(dp.Laplace(2.0)),)], relation)
+    assert one == [(dp.Laplace(2.0).pair(relation), 1)], "one batch of all is exact"
+
+
+def test_an_upper_side_alone_has_its_pair_in_both_directions():
+    eps = np.linspace(-2.0, 2.0, 41)
+    inner = dp.mechanisms.SubsampledGaussian(0.1, 1.5)
+    pair = UpperSide(inner, "why")
+    for one, two in ((pair, inner), (pair.reverse, inner.reverse)):
+        assert np.array_equal(one.profile(eps), two.profile(eps))
+        assert np.array_equal(one.reverse_profile(eps), two.reverse_profile(eps))
+        assert np.array_equal(one.log_moment(eps + 2.5), two.log_moment(eps + 2.5))
+        assert (one.leads, one.smooth, one.anchors) == (two.leads, two.smooth, two.anchors)
+    assert pair.reverse.reverse == pair and pair.reverse.below == dp.EpsilonDelta(0.0, 0.0)
 
 
 def test_an_epsilon_of_balls_in_bins_is_there_at_once():

@@ -16,6 +16,7 @@ from dpkit.mechanisms import (
     ReplacedGaussian,
     ShuffledGaussian,
     SubsampledGaussian,
+    UpperSide,
 )
 from dpkit.mechanisms.gaussian import gaussian_profile
 
@@ -86,6 +87,8 @@ def gaussian_sigma(mechanism: Mechanism) -> float | None:
     """The multiplier if the pair is N(1, s^2) against N(0, s^2), else None."""
     if isinstance(mechanism, Gaussian):
         return mechanism.noise_multiplier
+    if isinstance(mechanism, UpperSide):
+        return gaussian_sigma(mechanism.mechanism)
     if isinstance(mechanism, ShuffledGaussian):  # its upper side
         return mechanism.gaussian.noise_multiplier
     if isinstance(mechanism, _SAMPLED) and mechanism.sample_rate == 1.0:

@@ -16,6 +16,7 @@ from dpkit.mechanisms import (
     Refused,
     Subsampled,
     SubsampledGaussian,
+    UpperSide,
 )
 
 
@@ -35,7 +36,8 @@ def to_dp_event(ledger: Ledger) -> Any:
             "dpkit's; hand over a ledger of neighbours that add or remove one record."
         )
     builder = dp_accounting.DpEventBuilder()
-    for mechanism, count in ledger.entries:
+    for charged, count in ledger.entries:
+        mechanism = charged.mechanism if isinstance(charged, UpperSide) else charged
         event = _event(dp_accounting, mechanism)
         if isinstance(mechanism, RandomisedResponse):
             event, count = dp_accounting.ComposedDpEvent([event] * count), 1
@@ -45,7 +47,8 @@ def to_dp_event(ledger: Ledger) -> Any:
 
 def _sampled(ledger: Ledger) -> bool:
     plain = (Gaussian, Laplace, EpsilonDelta, RandomisedResponse)
-    return any(not isinstance(mechanism, plain) for mechanism in ledger.mechanisms)
+    sides = [m.mechanism if isinstance(m, UpperSide) else m for m in ledger.mechanisms]
+    return any(not isinstance(side, plain) for side in sides)
 
 
 def _event(dp: Any, mechanism: Mechanism) -> Any:

@@ -20,7 +20,7 @@ from dpkit.accountants.base import (
 )
 from dpkit.accountants.distribution import LossDistribution, histogram
 from dpkit.accountants.gathering import MOST, gathered
-from dpkit.mechanisms import Ledger, Mechanism
+from dpkit.mechanisms import EpsilonDelta, Ledger, Mechanism
 
 _APART = 1e-5
 """What rounding may part the contour from the sandwich by, as a share of epsilon."""
@@ -28,6 +28,9 @@ _BRACKETED = 64
 """Up to so many different mechanisms the two sides of a bracket are composed as they are."""
 _CLOSED = 1e-12
 """Relative rounding of the closed forms, which their bounds allow for."""
+
+_NOTHING = EpsilonDelta(0.0, 0.0)
+"""The lower side of what is not known from below."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ class PLD(Accountant):
         """A lower bound on the true epsilon, from the `below` of every mechanism."""
         delta = checked_delta(delta)
         entries = [(mechanism.below, count) for mechanism, count in ledger.entries]
-        mechanisms, counts = _sorted(Ledger.of(entries, ledger.relation))
+        shown = Ledger.of([entry for entry in entries if entry[0] != _NOTHING], ledger.relation)
+        mechanisms, counts = _sorted(shown)
         value = float(closed.epsilons(mechanisms, np.array([counts], dtype=np.int64), delta)[0])
         if not math.isnan(value):
             return value * (1 - _CLOSED)

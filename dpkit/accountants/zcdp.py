@@ -26,6 +26,7 @@ from dpkit.mechanisms import (
     Mechanism,
     RandomisedResponse,
     Refused,
+    UpperSide,
 )
 
 OMEGAS = 1.0 + np.geomspace(1e-3, 1e6, 361)
@@ -101,6 +102,8 @@ def _pure_rho(mechanism: Mechanism) -> float | None:
     sigma = closed.gaussian_sigma(mechanism)
     if sigma is not None:
         return 0.5 / sigma**2 if sigma**2 > 0 else math.inf
+    if isinstance(mechanism, UpperSide):
+        return _pure_rho(mechanism.mechanism)
     if isinstance(mechanism, Laplace):
         scale = mechanism.noise_multiplier
         return 0.5 / scale**2 if scale**2 > 0 else math.inf

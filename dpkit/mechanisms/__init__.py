@@ -14,7 +14,7 @@ from dpkit.mechanisms.base import (
 )
 from dpkit.mechanisms.gaussian import Gaussian
 from dpkit.mechanisms.ledger import Ledger
-from dpkit.mechanisms.others import EpsilonDelta, Laplace, RandomisedResponse
+from dpkit.mechanisms.others import EpsilonDelta, Laplace, RandomisedResponse, UpperSide
 from dpkit.mechanisms.shuffled import ShuffledGaussian
 from dpkit.mechanisms.subsampled import (
     FixedSizeGaussian,
@@ -44,4 +44,5 @@ __all__ = [
     "ShuffledGaussian",
     "Subsampled",
     "SubsampledGaussian",
+    "UpperSide",
 ]

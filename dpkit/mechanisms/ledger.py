@@ -11,7 +11,7 @@ from typing import Any
 from dpkit.mechanisms.allocated import AllocatedGaussian
 from dpkit.mechanisms.base import Mechanism, Neighbours, Refused, Reversed
 from dpkit.mechanisms.gaussian import Gaussian
-from dpkit.mechanisms.others import EpsilonDelta, Laplace, RandomisedResponse
+from dpkit.mechanisms.others import EpsilonDelta, Laplace, RandomisedResponse, UpperSide
 from dpkit.mechanisms.shuffled import ShuffledGaussian
 from dpkit.mechanisms.subsampled import (
     FixedSizeGaussian,
@@ -31,6 +31,7 @@ STORED = (
     Laplace,
     RandomisedResponse,
     EpsilonDelta,
+    UpperSide,
     Reversed,
 )
 """Mechanisms that a stored ledger may name; the tag is the class name."""

@@ -206,6 +206,74 @@ class EpsilonDelta(Mechanism):
         return _poisson(self, relation, sampling)
 
 
+@dataclass(frozen=True)
+class UpperSide(Mechanism):
+    """What costs no more than `mechanism`, by an argument that has no lower side.
+
+    `reason` is told as the band; `below` is nothing at all.
+    """
+
+    mechanism: Mechanism
+    reason: str
+
+    @property
+    def below(self) -> Mechanism:
+        """Nothing: 0 is all that is proven from below."""
+        return EpsilonDelta(0.0, 0.0)
+
+    @property
+    def band(self) -> str:
+        """Why this is an upper side alone."""
+        return self.reason
+
+    @property
+    def noise_multiplier(self) -> float:
+        """That of the upper side, where it has one: without noise the cost is infinite."""
+        return float(getattr(self.mechanism, "noise_multiplier", 1.0))
+
+    @property
+    def symmetric(self) -> bool:
+        """As the upper side."""
+        return self.mechanism.symmetric
+
+    @property
+    def leads(self) -> bool:
+        """As the upper side."""
+        return self.mechanism.leads
+
+    @property
+    def smooth(self) -> bool:
+        """As the upper side."""
+        return self.mechanism.smooth
+
+    @property
+    def reverse(self) -> Mechanism:
+        """The upper side's reverse, an upper side too."""
+        return self if self.symmetric else UpperSide(self.mechanism.reverse, self.reason)
+
+    @property
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """Those of the upper side."""
+        return self.mechanism.atoms
+
+    @property
+    def anchors(self) -> tuple[float, ...]:
+        """Those of the upper side."""
+        return self.mechanism.anchors
+
+    def profile(self, epsilon: Any) -> np.ndarray:
+        """The upper side's."""
+        return self.mechanism.profile(epsilon)
+
+    def reverse_profile(self, epsilon: Any) -> np.ndarray:
+        """The upper side's."""
+        return self.mechanism.reverse_profile(epsilon)
+
+    def log_moment(self, z: Any) -> np.ndarray:
+        """The upper side's."""
+        return self.mechanism.log_moment(z)
+
+
 _REPLACE = Neighbours.REPLACE_ONE
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import Neighbours, Release
+from dpkit.mechanisms import Neighbours, Release, UpperSide
 from dpkit.samplers.base import Blocks, Entries, Sampler
 from dpkit.samplers.disjoint import (
     check_batches,
@@ -21,6 +21,9 @@ from dpkit.samplers.disjoint import (
     worst,
 )
 
+KNOWN = "a partition is a band: upper side as if the record's shard were known, no lower side"
+"""Why an epoch over several shards is charged as an upper side alone."""
+
 
 @dataclass(frozen=True)
 class Partition(Sampler):
@@ -28,7 +31,7 @@ class Partition(Sampler):
 
     *Guarantee*
     - shards share no record, so an epoch costs its least noisy step, once; exact for whoever knows
-      the record's shard, as its teacher does;
+      the record's shard, as its teacher does, and for all others an upper side alone;
     - shards that do not divide the records differ in size by one; none is dropped.
 
     *Source*: McSherry 2009 (parallel composition); Papernot et al. 2017 (teachers).
@@ -76,4 +79,7 @@ class Partition(Sampler):
         """The least noisy step of the epoch, once, and releases to all records as they are."""
         refuse_add_remove(self, relation)
         entries, release = unsampled(group, relation), worst(group, "Partition")
-        return entries if release is None else [*entries, (release.pair(relation), 1)]
+        if release is None:
+            return entries
+        pair = release.pair(relation)
+        return [*entries, (pair if self.shards == 1 else UpperSide(pair, KNOWN), 1)]

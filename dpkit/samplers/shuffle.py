@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import Gaussian, Neighbours, Release, ShuffledGaussian
+from dpkit.mechanisms import Gaussian, Neighbours, Release, ShuffledGaussian, UpperSide
 from dpkit.samplers.base import Blocks, Entries, Sampler
 from dpkit.samplers.disjoint import (
     check_batches,
@@ -22,6 +22,8 @@ from dpkit.samplers.disjoint import (
     worst,
 )
 
+KNOWN = "shuffling is a band: upper side as if the order were known, no lower side"
+"""Why a shuffled release that is not Gaussian is charged as an upper side alone."""
 BATCHES = "batches (t, batches in an epoch)"
 
 
@@ -87,5 +89,7 @@ class Shuffle(Sampler):
             varied = most if most > sigma else None
             entries.append((ShuffledGaussian(self.batches_per_epoch, sigma, replaced, varied), 1))
         elif release is not None:
-            entries.append((release.pair(relation), 1))
+            pair = release.pair(relation)
+            alone = self.batches_per_epoch == 1
+            entries.append((pair if alone else UpperSide(pair, KNOWN), 1))
         return entries
