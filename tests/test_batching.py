@@ -281,6 +281,21 @@ def test_truncation_is_added_to_delta():
     assert dp.TruncatedPoisson(0.5, 10, 40, 40).overflow == 0.0
 
 
+def test_truncation_has_the_lower_side_of_poisson():
+    """Small data never fill a batch: the chance of truncation is an upper side alone."""
+    cut = plan(dp.TruncatedPoisson(256 / 60_000, 14_040, 350, 60_000), 1.1, ADD, 1e-4)
+    whole = plan(dp.Poisson(256 / 60_000, 14_040), 1.1, ADD, 1e-4).bounds()
+    bounds = cut.bounds()
+    assert bounds.lower == pytest.approx(whole.lower, rel=1e-9) and bounds.estimate == math.inf
+    assert "truncation is a band" in bounds.method
+    seldom = plan(dp.TruncatedPoisson(0.01, 100, 40, 1000), 1.1, ADD).bounds()
+    plain = plan(dp.Poisson(0.01, 100), 1.1, ADD).bounds()
+    assert plain.lower * (1 - 1e-9) <= seldom.lower <= plain.upper <= seldom.estimate * (1 + 1e-9)
+    assert seldom.estimate <= seldom.upper < math.inf
+    ledger = cut.ledger()
+    assert Ledger.from_json(ledger.to_json()) == ledger
+
+
 def test_truncated_batches_are_cut_evenly_and_rarely():
     sampler = dp.TruncatedPoisson(0.05, 3000, 31, 200)
     sizes = [len(b) for b in sampler.batches(200, np.random.default_rng(0))]
@@ -324,16 +339,29 @@ def test_yu_rule_is_marked_where_it_is_false():
     assert FALSE_BELOW == 0.892
 
 
-def test_yu_rule_is_false_only_below_the_mark():
-    """Over a grid: wherever it lies below the truth, sigma is below the mark."""
-    rule = dp.accountants.YuRandomSampling()
-    for sigma in (0.5, 0.6, 0.75, 0.85, 0.9, 1.0, 2.0):
-        for q in (0.001, 0.01, 0.1):
-            for steps in (100, 10_000):
-                ledger = plan(dp.Poisson(q, steps), sigma, ADD).ledger()
-                claim = rule.claim(ledger, 1e-5)
-                if claim.epsilon < dp.PLD().epsilon(ledger, 1e-5):
-                    assert sigma < FALSE_BELOW, (q, sigma, steps)
+@pytest.mark.parametrize("q", [0.001, 0.01, 0.05, 0.1, 0.2])
+def test_yu_rule_is_not_false_where_it_has_no_mark(q):
+    """Over a grid, down to tiny deltas: what has no fault is at least the proven lower side."""
+    rule, kept = dp.accountants.YuRandomSampling(), 0
+    for sigma in (0.5, 0.89, 0.9, 0.92, 1.0, 1.06, 1.2, 2.0):
+        for steps, delta in ((1, 1e-5), (100, 1e-15), (1000, 1e-12)):
+            ledger = plan(dp.Poisson(q, steps), sigma, ADD).ledger()
+            claim = rule.claim(ledger, delta)
+            kept += not claim.fault
+            if not claim.fault:
+                assert claim.epsilon >= dp.PLD().bounds(ledger, delta).lower, (sigma, steps)
+    assert kept >= 6, "the mark does not hide everything"
+
+
+def test_yu_rule_is_marked_above_the_mark_where_batches_are_large():
+    rule, ledger = dp.accountants.YuRandomSampling(), plan(dp.Poisson(0.05, 1000), 0.92).ledger()
+    claim = rule.claim(ledger, 1e-12)
+    assert claim.epsilon == pytest.approx(21.254, abs=1e-3)
+    assert claim.epsilon < 21.7 < dp.PLD().bounds(ledger, 1e-12).lower
+    assert claim.fault == "its rho is less than the true cost at order 3.61"
+    with pytest.raises(dp.Refused, match=r"false here: its rho .* order 3\.61; use PLD"):
+        rule.epsilon(ledger, 1e-12)
+    assert rule.claim(plan(dp.Poisson(1e-4, 10), 0.9).ledger(), 1e-5).fault == ""
 
 
 REFUSED = [

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from scipy.special import betainc
 
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import Access, EpsilonDelta, Neighbours, Refused, Release
+from dpkit.mechanisms import Access, EpsilonDelta, Neighbours, Refused, Release, UpperSide
 from dpkit.samplers.base import Blocks, Entries, Sampler
 from dpkit.samplers.poisson import Poisson
 
 _MOST = 1e-3  # chance of a truncation in the whole run from which on it is refused
+SMALLER = "truncation is a band: lower side of smaller data, which no batch of theirs overflows"
+"""Why the chance of truncation is charged as an upper side alone."""
 _SAFE = 1e-12  # chance in the whole run of the size that is named instead
 
 
@@ -107,7 +109,8 @@ class TruncatedPoisson(Sampler):
         entries = self._poisson.charge(group, relation)
         sampling = sum(any(r.access is Access.SAMPLED for r in step) for step in group)
         if self.overflow and sampling:
-            entries.append((EpsilonDelta(0.0, self.overflow), sampling))
+            chance = EpsilonDelta(0.0, self.overflow)
+            entries.append((UpperSide(chance, SMALLER), sampling))
         return entries
 
 
