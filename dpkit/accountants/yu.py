@@ -1,4 +1,4 @@
-"""A published rule for sampled batches, kept for its history: it is false where noise is small."""
+"""A published rule for sampled batches, kept for its history: false where noise is small."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from dpkit.accountants import closed
 from dpkit.accountants.base import Accountant, checked_delta, checked_epsilon
 from dpkit.mechanisms import Ledger, Mechanism, Refused, SubsampledGaussian
 
 FALSE_BELOW = 0.892
-"""Noise multiplier below which the rule's rho is less than the true cost."""
+"""Noise multiplier below which the rule's rho is less than the true cost, however small q is."""
+
+_ORDERS = 24  # at which the true cost is compared, between 1 and the largest that the rule allows
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,9 @@ class Claim:
 class YuRandomSampling(Accountant):
     """rho = q^2 / sigma^2 a step, for orders up to sigma^2 ln(1 / (q sigma)) + 1.
 
-    Guarantee: none. Its authors state it as a heuristic; it is loose for sigma >= 1 and false for
-    sigma < 0.892, where `epsilon` refuses and `claim` shows the number with the mark.
+    Guarantee: none. Its authors state it as a heuristic; it is loose for large sigma and false for
+    sigma < 0.892 or, at high orders, up to 1.13 where q is large (near 0.08). There
+    `epsilon` refuses and `claim` shows the number with the mark.
     *Source*: Yu et al. 2019, section 4 (random sampling).
     """
 
@@ -92,5 +97,19 @@ def _of(mechanism: Mechanism) -> tuple[float, float, str]:
     q, sigma = mechanism.sample_rate, mechanism.noise_multiplier
     if sigma**2 == 0:
         return math.inf, math.inf, ""
-    why = f"sigma is {sigma:g}, less than {FALSE_BELOW}" if sigma < FALSE_BELOW else ""
-    return q * q / sigma**2, sigma**2 * math.log(1 / (q * sigma)) + 1, why
+    rho, limit = q * q / sigma**2, sigma**2 * math.log(1 / (q * sigma)) + 1
+    if sigma < FALSE_BELOW:
+        return rho, limit, f"sigma is {sigma:g}, less than {FALSE_BELOW}"
+    return rho, limit, _too_little(mechanism, rho, limit)
+
+
+def _too_little(mechanism: Mechanism, rho: float, limit: float) -> str:
+    """At which order, of those that the rule allows, its cost is furthest below the true one."""
+    if limit <= 1 or rho == 0:
+        return ""
+    orders = np.linspace(min(1.0001, limit), limit, _ORDERS)
+    share = mechanism.rdp(orders) / (rho * orders)
+    worst = int(np.argmax(share))
+    if share[worst] <= 1:
+        return ""
+    return f"its rho is less than the true cost at order {orders[worst]:.3g}"
