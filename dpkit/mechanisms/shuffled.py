@@ -19,6 +19,7 @@ from dpkit.mechanisms.others import EpsilonDelta
 from dpkit.mechanisms.subsampled import _noise
 
 _SLICES = 4096  # of the largest coordinate
+_LEAST = 0.04  # sigmas below it overflow the slices: nothing is claimed from below
 _REACH = 9.0  # standard deviations beyond which a slice goes on for ever
 
 
@@ -60,7 +61,7 @@ class ShuffledGaussian(Mechanism):
     def below(self) -> Mechanism:
         """The lower side, as if all steps had the noise of the loudest."""
         sigma = self.noise_multiplier if self.loudest is None else self.loudest
-        if math.isinf(sigma):
+        if math.isinf(sigma) or 0 < sigma < _LEAST:
             return EpsilonDelta(0.0, 0.0)
         if self.replaced:
             return AllocatedBelow(self.batches, sigma / 2)
