@@ -151,10 +151,9 @@ def identity(run: Any) -> dict[str, Any]:
 
 
 def plan_hash(plan: Plan) -> str:
-    """A hash of all of a plan's numbers; a schedule counts by a thousand of its values."""
-    stride = max(1, plan.steps // 1000)
+    """A hash of all of a plan's numbers; a schedule counts by its value at every step."""
     numbers = [
-        (path, [at(value, t) for t in range(0, plan.steps, stride)] if callable(value) else value)
+        (path, [at(value, t) for t in range(plan.steps)] if callable(value) else value)
         for path, _, value in every_knob(plan)
     ]
     kinds = [type(part).__name__ for part in (plan.method, plan.sampler, plan.accountant)]

@@ -224,8 +224,8 @@ class StretchedWords(Words):
         """The next part of the key stream."""
         if count > 2 * PAIRS:
             return np.concatenate([self.take(2 * PAIRS).copy(), self.take(count - 2 * PAIRS)])
-        if self._left < 4 * count:
-            self._renew()
+        if self._left < 4 * count or self._process != os.getpid():
+            self._renew()  # a forked process must not draw its parent's noise
         self._left -= 4 * count
         self._cipher.update_into(self._bytes[: 4 * count], self._bytes[: 4 * count + 15])
         return self._buffer[:count]
@@ -236,6 +236,7 @@ class StretchedWords(Words):
 
         mode = modes.GCM(os.urandom(12))
         self._cipher = Cipher(algorithms.AES(os.urandom(16)), mode).encryptor()
+        self._process = os.getpid()
         self._left = 2**32
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from dpkit.accountants import Accountant
 from dpkit.checkpoint import Keeper, identity
+from dpkit.knobs import Knob
 from dpkit.mechanisms import Ledger, Mechanism, Neighbours, Release
 from dpkit.methods import Peek, Stepper
 from dpkit.noise import Noise
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from dpkit.methods.base import Loss
 
     Data: TypeAlias = Dataset | tuple[torch.Tensor, torch.Tensor]
+
+
+_SIZE = Knob("N", "public number of examples", 1, 1e12, integer=True)
+_EVERY = Knob("k", "steps between two looks at the test data, 0 for none", 0, 1e12, integer=True)
 
 
 class Spend:
@@ -136,8 +141,9 @@ def train(
     streams = _streams(seed, secure)
     where = torch.device(device or _best_device())
     size = dataset.num_examples if num_examples is None else num_examples
-    if size < 1:
-        raise ValueError(f"num_examples (N, public number of examples) must be >= 1, got {size}.")
+    _SIZE.check("num_examples", size)
+    if evaluate_every is not None:
+        _EVERY.check("evaluate_every", evaluate_every)
     for caution in plan.cautions(size):
         warnings.warn(caution, stacklevel=2)
     ranks = Ranks.current()

@@ -365,6 +365,22 @@ def test_a_record_moves_the_sum_by_at_most_the_bound(name: str, value: str) -> N
         assert float(unlike.total.double().norm()) <= bound * RECORDS * (1 + 1e-5)
 
 
+def test_a_token_seen_twice_is_clipped_however_its_gradients_cancel() -> None:
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(8, 1))
+    head = model[2]
+    with torch.no_grad():
+        head.weight[0, 4:] = -head.weight[0, :4] * (1 + 1e-5)  # type: ignore[union-attr, index, operator]
+
+    def squared(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs[:, 0] - targets).square()
+
+    for freezes in (False, True):
+        head.requires_grad_(not freezes)
+        engine = Engine(copy.deepcopy(model), squared)
+        total = engine.clipped_sum(torch.tensor([[3, 3]]), torch.tensor([1e12]), 1.0).total
+        assert 0.1 < float(total.double().norm()) <= 1 + 1e-5
+
+
 def test_a_product_of_a_vanishing_and_a_huge_factor_is_clipped() -> None:
     model = nn.Sequential(nn.Linear(2, CLASSES))
     x, y = torch.full((2, 2), 1e-24), torch.zeros(2, dtype=torch.long)
@@ -559,6 +575,75 @@ def test_losses_that_mix_records_are_refused(name: str) -> None:
         Engine(model, loss).clipped_sum(x, y, 1.0)
     with pytest.raises(TypeError, match="cross_entropy"):
         Engine(model, "cross_entropy")  # type: ignore[arg-type]
+
+
+def test_losses_that_look_at_the_classes_of_others_are_refused() -> None:
+    def adjusted(outputs: Tensor, targets: Tensor, reduction: str = "none") -> Tensor:
+        prior = torch.bincount(targets, minlength=CLASSES) / len(targets)
+        return ce(outputs + torch.log(prior + 1e-3), targets, reduction=reduction)
+
+    def balanced(outputs: Tensor, targets: Tensor, reduction: str = "none") -> Tensor:
+        seldom = 1 / torch.bincount(targets, minlength=CLASSES)[targets]
+        return seldom * ce(outputs, targets, reduction=reduction)
+
+    x, y = torch.randn(6, 5), torch.zeros(6, dtype=torch.long)
+    for loss in (adjusted, balanced):
+        with pytest.raises(CrossRecordError, match="loss of one record changes"):
+            Engine(mlp(nn.ReLU()), loss).clipped_sum(x, y, 1.0)
+
+
+class Remembering(nn.Module):
+    """Keeps a running mean of what it sees, and uses it in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(5, CLASSES)
+        self.register_buffer("seen", torch.zeros(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen.mul_(0.9).add_(0.1 * x.detach().mean(0))  # type: ignore[operator, union-attr]
+            return self.line(x)
+        return self.line(x - self.seen)
+
+
+class Counting(Remembering):
+    """Counts its steps: a buffer that tells nothing of the records."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add_(1.0)  # type: ignore[operator, union-attr]
+        return self.line(x)
+
+
+class Scaled(nn.Module):
+    """Divides by the largest input of the batch, but only if that is large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(5, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.line(x / x.abs().max().clamp_min(4.0))
+
+
+def test_what_remembers_or_mixes_only_large_records_is_refused() -> None:
+    x, y = torch.randn(6, 5), torch.arange(6) % CLASSES
+    model = Remembering()
+    with pytest.raises(CrossRecordError, match="buffer seen changes with the records"):
+        Engine(model, ce).clipped_sum(x, y, 1.0)
+    assert not model.seen.any(), "the look left something behind"
+    counting = Counting()
+    Engine(counting, ce).clipped_sum(x, y, 1.0)
+    assert counting.seen[0] == 1, "the look counted too"
+    with pytest.raises(CrossRecordError, match="records beside it"):
+        Engine(Scaled(), ce).clipped_sum(x, y, 1.0)
+
+
+def test_evaluation_leaves_a_frozen_part_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.Dropout(), nn.Linear(6, CLASSES))
+    model[1].eval()
+    Engine(model, ce).evaluate(torch.randn(4, 5), torch.arange(4) % CLASSES)
+    assert model.training and not model[1].training
 
 
 def test_bad_arguments_are_told_in_a_sentence() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -148,3 +149,18 @@ def test_added_noise_keeps_shape_and_leaves_the_sum_alone() -> None:
     for std in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="std"):
             Noise(0).added(total, std)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_draws_other_noise() -> None:
+    noise = Noise(None)
+    noise.added(torch.zeros(8), 1.0)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, noise.added(torch.zeros(8), 1.0).numpy().tobytes())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = np.frombuffer(os.read(read, 32), dtype=np.float32)
+    ours = noise.added(torch.zeros(8), 1.0).numpy()
+    assert not (ours == theirs).any()

@@ -205,3 +205,13 @@ def test_pricing_many_steps_at_once_changes_no_digit(noise):
     alone = [step.accountant.epsilon(step.ledger, step.delta) for step in steps]
     assert price(steps) == alone == [step.epsilon for step in steps]
     assert price([]) == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"num_examples": n} for n in (0, 2.5, math.nan, math.inf)]
+    + [{"evaluate_every": n} for n in (-1, 1.5)],
+    ids=str,
+)  # fmt: skip
+def test_sizes_that_are_no_whole_numbers_are_refused_at_once(wrong):
+    with pytest.raises(ValueError, match=r"must be a whole number in .* got"):
+        dp.train(torch.nn.Linear(6, 2), data(), plan(), **wrong)

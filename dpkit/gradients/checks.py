@@ -57,12 +57,30 @@ def check_records_apart(
             raise CrossRecordError(_MIXES)
         if not _same(values, losses):
             raise CrossRecordError(_LOSS_MIXES)
-    with _in_evaluation(model):
+    with in_evaluation(model):
         pair, single = model(torch.cat([x, x])), model(x)
         if not _same(pair, single):
             raise CrossRecordError(_MIXES)
         if not _same(loss(pair, torch.cat([y, y])), loss(single, y)):
             raise CrossRecordError(_LOSS_MIXES)
+
+
+@torch.no_grad()
+def check_nothing_remembered(model: nn.Module, inputs: Tensor) -> None:
+    """Refuse a model that writes what it sees into a buffer: a release that nobody pays for."""
+    after = []
+    for x in (inputs, inputs.flip(0) + 1 if inputs.is_floating_point() else 1 - inputs):
+        with buffers_kept(model), same_random_numbers(x):
+            model(x)
+            after.append({name: buffer.clone() for name, buffer in model.named_buffers()})
+    for name in after[0].keys() | after[1].keys():
+        first, second = after[0].get(name), after[1].get(name)
+        if first is None or second is None or not torch.equal(first, second):
+            raise CrossRecordError(
+                f"The buffer {name} changes with the records that the model sees, which would "
+                "reach evaluations and checkpoints without noise: compute such statistics on "
+                "public data, or remove them."
+            )
 
 
 _MIXES = (
@@ -95,8 +113,11 @@ def _others(inputs: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
     place = max(int(differs.int().argmax()), min(1, len(inputs) - 1))
     beside = slice(place, place + 1)
     first = inputs[:1]
-    made = 1.0 - 3.0 * first if inputs.is_floating_point() else torch.zeros_like(first)
-    return [(inputs[beside], targets[beside]), (made, targets[beside])]
+    if not inputs.is_floating_point():
+        return [(inputs[beside], targets[beside]), (torch.zeros_like(first), targets[beside])]
+    # Small and large ones, since what mixes records may show only beyond some size.
+    made = (inputs[beside], 1.0 - 3.0 * first, 1e3 * first, -1e3 * first)
+    return [(x, targets[beside]) for x in made]
 
 
 def _same(left: Tensor, right: Tensor) -> bool:
@@ -119,7 +140,21 @@ def same_random_numbers(inputs: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _in_evaluation(model: nn.Module) -> Iterator[None]:
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Give a model's buffers their values back afterwards."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in model.named_buffers():
+            if name in before and before[name].shape == buffer.shape:
+                with torch.no_grad():
+                    buffer.copy_(before[name])
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and every part's own mode back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, zeroed
+from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, row_squares, zeroed
 
 
 class EmbeddingKernel(Kernel):
@@ -29,7 +29,7 @@ class EmbeddingKernel(Kernel):
         return [] if self.weight is None else [(self.weight, rows.flatten(1))]
 
     def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
-        """Pairs of equal tokens, without the table."""
+        """Sums over equal tokens, without the table."""
         if mask is not None:
             return Rows(self.examples(kept, grad), mask)
         return Lookups(self, *self._positions(kept, grad))
@@ -44,21 +44,21 @@ class EmbeddingKernel(Kernel):
 
 
 class Lookups(Work):
-    """Gradients at the looked-up positions, (B, T, d).
+    """Gradients at the looked-up positions, (B, T, d), those of equal tokens added up in the first.
 
-    A token that a record holds twice adds up before it is squared, so the squared norm is the sum
-    over pairs of positions with equal tokens of the product of their gradients.
+    The very sums that are squared for the norm are released: a norm by products of pairs would
+    cancel where two positions nearly do, and let the rest through unclipped.
     """
 
     def __init__(self, kernel: EmbeddingKernel, tokens: Tensor, grad: Tensor) -> None:
-        """Compare all pairs of positions of each record."""
-        self.weight, self.tokens, self.grad = kernel.weight, tokens, grad
-        self.size = kernel.size
+        """Compare all pairs of positions of each record, and add up where tokens are equal."""
+        self.weight, self.tokens, self.size = kernel.weight, tokens, kernel.size
         pattern = tokens[:1] if tokens.stride(0) == 0 else tokens  # one row for all, expanded
-        different = pattern[:, :, None] != pattern[:, None, :]
-        gram = torch.bmm(grad, grad.transpose(1, 2)).masked_fill_(different, 0.0)
-        # Rounding can leave a vanishing sum slightly negative.
-        self.squares = gram.flatten(1).sum(1).clamp_min_(0.0)
+        same = pattern[:, :, None] == pattern[:, None, :]
+        first = ~same.tril(-1).any(2)
+        gather = (same & first[:, :, None]).to(grad.dtype).expand(len(grad), -1, -1)
+        self.grad = torch.bmm(gather, grad)
+        self.squares = row_squares([self.grad.flatten(1)])
 
     def silence(self, good: Tensor) -> None:
         """Zero the gradients of bad records."""

@@ -12,14 +12,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dpkit.gradients.checks import check_modules, check_records_apart, same_random_numbers
+from dpkit.gradients.checks import (
+    buffers_kept,
+    check_modules,
+    check_nothing_remembered,
+    check_records_apart,
+    in_evaluation,
+    same_random_numbers,
+)
 from dpkit.gradients.clipping import Clipping, Flat
 from dpkit.gradients.dense import Dense
 from dpkit.gradients.fallback import Vmapped, split_rows
 from dpkit.gradients.kernel import Work
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
-from dpkit.gradients.probe import FEW, agrees, likes_channels_last, made_up
+from dpkit.gradients.probe import FEW, agrees, likes_channels_last, made_up, of_two_classes
 from dpkit.gradients.sizes import keep_freed_memory, microbatch_size, rows_at_once
 from dpkit.gradients.tape import Taped, find_units
 
@@ -158,17 +165,14 @@ class Engine:
         """Mean loss, and accuracy where the targets are class indices, in evaluation mode."""
         if len(inputs) == 0:
             raise ValueError("evaluate needs at least one record, got none.")
-        training, loss, hits = self.model.training, 0.0, 0
+        loss, hits = 0.0, 0
         classes = not targets.is_floating_point() and targets.ndim == 1
-        self.model.eval()
-        try:
-            size = batch or self._size or 256
+        size = batch or self._size or 256
+        with in_evaluation(self.model):
             for x, y in zip(inputs.split(size), targets.split(size), strict=True):
                 outputs = self.model(self._laid_out(x))
                 loss += float(self.loss(outputs, y).double().sum())
                 hits += int((outputs.argmax(1) == y).sum()) if classes else 0
-        finally:
-            self.model.train(training)
         return loss / len(inputs), hits / len(inputs) if classes else None
 
     def _add(
@@ -243,11 +247,13 @@ class Engine:
         self._flat.check()
         if not self._size:
             invented = made_up(inputs, targets)
-            with same_random_numbers(invented[0]):
+            with buffers_kept(self.model), same_random_numbers(invented[0]):
                 self._probe(*invented)
 
     def _probe(self, inputs: Tensor, targets: Tensor) -> None:
-        """A look at the first batch: refuse it, or settle how the model is run."""
+        """A look at invented records: refuse the model, or settle how it is run."""
+        targets = of_two_classes(self.model, inputs, targets)
+        check_nothing_remembered(self.model, inputs)
         check_records_apart(self.model, self.loss, inputs, targets)
         arguments = (self.model, self.loss, self._flat)
         if isinstance(self._source, Taped) and not agrees(

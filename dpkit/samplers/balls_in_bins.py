@@ -50,8 +50,10 @@ class BallsInBins(Sampler):
         return f"one of {self.batches_per_epoch:,} batches an epoch for each record (balls in bins)"
 
     def batches(self, num_examples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Indices of the records in each step's batch, ascending; a batch may be empty."""
-        check_batches(self.batches_per_epoch, num_examples, BATCHES)
+        """Indices of the records in each step's batch, ascending; a batch may be empty.
+
+        More batches than records are lawful: how many records there are may be private.
+        """
         return (batch for _ in range(self.epochs) for batch in _thrown(self, num_examples, rng))
 
     def expected_batch(self, num_examples: int) -> float:

@@ -172,6 +172,19 @@ class Attention(nn.Module):
         return self.head(x.mean(1))
 
 
+class Cancelling(nn.Module):
+    """Two positions that nearly cancel if they hold the same token, beyond float32's digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 4, dtype=torch.float64)
+        turn = torch.randn(3, 4, dtype=torch.float64)
+        self.register_buffer("turn", torch.cat([turn, -turn * (1 + 1e-9)], dim=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.table(x).flatten(1) @ self.turn.T
+
+
 class MultiHead(nn.Module):
     """torch's own attention, which multiplies out of the sight of hooks."""
 
@@ -216,6 +229,7 @@ LAYERS = [
           (3,), tokens=5),
     Layer("attention", Attention, (3,), tokens=5),
     Layer("multi-head attention", MultiHead, (3,), tokens=5),
+    Layer("cancelling tokens", Cancelling, (2,), tokens=5, regression=True),
     Layer("tied", Tied),
     Layer("tied tokens", TiedTokens, (3,), tokens=3),
     Layer("borrowed weight", Borrowed, slow=True),

@@ -29,8 +29,8 @@ from tests.privacy.seeds import STATISTICAL, moved
 HERE = Path(__file__).parent
 NET = {
     "a": ("test_a_replay.py", "(sampler_and and DPSGD0 and not ZERO) or (every_layer and (mlp-ADD "
-          "or conv1d-REPL or tied-ADD)) or (alone and (NaN or 1e6 or removed)) or (every_clipping "
-          "and (mlp or conv1d))"),
+          "or conv1d-REPL or tied-ADD or cancelling)) or (alone and (NaN or 1e6 or removed)) or "
+          "(every_clipping and (mlp or conv1d))"),
     "b": ("test_b_noise.py", "DPSGD0 or DPSGD3 or own_law or batch or 32"),
     "c": ("test_c_canaries.py", "DPSGD0 or 93"),
     "d": ("test_d_fingerprint.py", "not is_priced"),

@@ -35,6 +35,8 @@ def replayed(plan, layer, neighbour, *, seed=0, dtype=torch.float64, decisions=N
     inputs, targets = layer.records(RECORDS, seed, dtype)
     who = seed % RECORDS
     batches = decisions or drawn(plan.sampler, RECORDS, seed)
+    if not any(who in batch for batch in batches):  # a record that is never drawn tells nothing
+        batches = [np.union1d(batches[0], [who]).astype(np.int64), *batches[1:]]
     common = {"num_examples": RECORDS, "loss": layer.loss}
     poisoned = inputs.clone(), targets.clone()
     if neighbour.change:

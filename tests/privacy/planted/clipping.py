@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import torch
 
-from dpkit.gradients import Engine, linear, tape
+from dpkit.gradients import Engine, embedding, linear, tape
 from dpkit.gradients import clipping as clips
 from tests.privacy.planted.mutant import mutant, put
 
@@ -94,6 +94,17 @@ def _(stack):
         return found
 
     put(stack, Engine, "clipped_sum", clipped_sum)
+
+
+@mutant("norm by products of pairs", "a Gram norm cancels, and the rest passes unclipped", "a")
+def _(stack):
+    def made(self, kernel, tokens, grad):
+        self.weight, self.tokens, self.grad, self.size = kernel.weight, tokens, grad, kernel.size
+        different = tokens[:, :, None] != tokens[:, None, :]
+        gram = torch.bmm(grad, grad.transpose(1, 2)).masked_fill_(different, 0.0)
+        self.squares = gram.flatten(1).sum(1).clamp_min_(0.0)
+
+    put(stack, embedding.Lookups, "__init__", made)
 
 
 @mutant("wrong ghost norm of a bias", "the 1 of the bias forgotten in |g|^2 (|a|^2 + 1)", "ag")
