@@ -509,6 +509,35 @@ def test_an_upper_side_alone_has_its_pair_in_both_directions():
     assert pair.reverse.reverse == pair and pair.reverse.below == dp.EpsilonDelta(0.0, 0.0)
 
 
+def test_the_lower_side_of_many_noises_is_that_of_a_few_louder_ones(monkeypatch):
+    seen, lower = [], dp.accountants.sandwich.lower
+
+    def watched(mechanisms, *rest):
+        seen.append(len(mechanisms))
+        return lower(mechanisms, *rest)
+
+    monkeypatch.setattr(dp.accountants.sandwich, "lower", watched)
+    sigma = np.linspace(2.0, 2.5, 100).tolist()
+    ledger = Ledger.of([(FixedSizeGaussian(0.01, s), 2) for s in sigma], REPLACE)
+    bounds = dp.PLD().bounds(ledger, 1e-5)
+    assert seen and max(seen) <= 64, "the lower side is composed of few noises too"
+    assert bounds.lower <= bounds.estimate <= bounds.upper
+    assert bounds.method.count("fixed size is a band") == 1
+    quiet, loud = (
+        dp.PLD().below(Ledger.of([(FixedSizeGaussian(0.01, s), 200)], REPLACE), 1e-5)
+        for s in (sigma[0], sigma[-1])
+    )
+    assert loud < bounds.lower < quiet
+
+
+@pytest.mark.parametrize("pairs", [
+    [dp.Laplace(100.0 + i) for i in range(65)], [ShuffledGaussian(9, 9.0 + i) for i in range(65)],
+], ids=["Laplace", "Shuffle"])  # fmt: skip
+def test_many_noises_that_cannot_be_gathered_are_bracketed_as_they_are(pairs):
+    bounds = dp.PLD().bounds(Ledger.of([(pair, 2) for pair in pairs], ZERO), 1e-5)
+    assert 0 < bounds.lower <= bounds.estimate <= bounds.upper < math.inf
+
+
 def test_an_epsilon_of_balls_in_bins_is_there_at_once():
     """At most 50 ms of this processor for a cold one; the benchmark measures it with care."""
     best = math.inf

@@ -83,7 +83,8 @@ class PLD(Accountant):
     def below(self, ledger: Ledger, delta: float) -> float:
         """A lower bound on the true epsilon, from the `below` of every mechanism."""
         delta = checked_delta(delta)
-        entries = [(mechanism.below, count) for mechanism, count in ledger.entries]
+        few = _gathered(ledger, _BRACKETED, up=True)
+        entries = [(mechanism.below, count) for mechanism, count in few.entries]
         shown = Ledger.of([entry for entry in entries if entry[0] != _NOTHING], ledger.relation)
         mechanisms, counts = _sorted(shown)
         value = float(closed.epsilons(mechanisms, np.array([counts], dtype=np.int64), delta)[0])
@@ -93,8 +94,17 @@ class PLD(Accountant):
 
     def _bounds(self, ledger: Ledger, delta: float) -> Bounds:
         delta = checked_delta(delta)
-        if len(ledger.entries) > _BRACKETED:
-            return self._wide_bounds(ledger, delta)
+        up, down = (_gathered(ledger, _BRACKETED, up=side) for side in (True, False))
+        if down == ledger:  # few noises, or none that can be gathered
+            return self._narrow_bounds(ledger, delta)
+        value = self.epsilon(ledger, delta)
+        lower = min(self._narrow_bounds(up, delta).lower, value)
+        found = self._narrow_bounds(down, delta)
+        method = f"{found.method}, of a schedule whose noise is rounded both ways"
+        return Bounds(lower, value, max(found.upper, value), method, ledger.relation)
+
+    def _narrow_bounds(self, ledger: Ledger, delta: float) -> Bounds:
+        """The bracket of the mechanisms as they are."""
         mechanisms, counts = _sorted(ledger)
         row = np.array([counts], dtype=np.int64)
         value = float(closed.epsilons(mechanisms, row, delta)[0])
@@ -112,16 +122,6 @@ class PLD(Accountant):
             lower, upper = min(lower, value), max(upper, value)
             return Bounds(lower, value, upper, "contour, beside a sandwich", ledger.relation)
         return Bounds(lower, upper, upper, method, ledger.relation)
-
-    def _wide_bounds(self, ledger: Ledger, delta: float) -> Bounds:
-        """The bracket of a long schedule, its noise rounded to a coarser grid on either side."""
-        value = self.epsilon(ledger, delta)
-        up, down = (
-            self.bounds(_gathered(ledger, _BRACKETED, up=side), delta) for side in (True, False)
-        )
-        method = f"{down.method}, of a schedule whose noise is rounded both ways"
-        lower, upper = min(up.lower, value), max(down.upper, value)
-        return Bounds(lower, value, upper, method, ledger.relation)
 
     def delta(self, ledger: Ledger, epsilon: float) -> float:
         """The tight delta."""
