@@ -159,6 +159,22 @@ def test_hardly_any_noise_has_no_lower_side_or_a_finite_one(sigma, epochs):
     assert (bounds.lower == 0.0) == (sigma < 0.04)
 
 
+@pytest.mark.parametrize("sampler, relation", [
+    (dp.Poisson(0.1, 2), ADD), (dp.Shuffle(2, 1), ZERO), (dp.FixedSize(4, 40, 2), REPLACE),
+    (dp.BallsInBins(2, 1), ZERO), (dp.TruncatedPoisson(0.1, 2, 20, 40), ADD),
+    (dp.Partition(2, 1), ZERO),
+], ids=lambda x: type(x).__name__)  # fmt: skip
+def test_what_is_released_no_times_costs_nothing(sampler, relation):
+    none, real = Release(Gaussian(1.0), 0), Release(Gaussian(2.0))
+    bare = Release(Gaussian(0.0), 0)
+    assert sampler.charge([(none,), (none,)], relation) == []
+    paid = sampler.charge([(real,)] * 2, relation)
+    for group in ([(none, real, bare)] * 2, [(bare, real)] * 2):
+        assert sampler.charge(group, relation) == paid
+    laplace = Release(dp.Laplace(1.0), 0)
+    assert sampler.charge([(laplace, real)] * 2, relation) == paid
+
+
 def test_spending_is_a_staircase_that_is_paid_before_it_is_walked():
     curve = plan(dp.Shuffle(5, 4), 2.0).curve()
     assert curve.epsilon[:5].tolist() == [curve.epsilon[0]] * 5 and curve.epsilon[5] > 1.1 * 1.0

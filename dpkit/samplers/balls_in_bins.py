@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import Access, AllocatedGaussian, Gaussian, Neighbours, Refused, Release
+from dpkit.mechanisms import AllocatedGaussian, Gaussian, Neighbours, Refused, Release
 from dpkit.samplers.base import Blocks, Entries, Sampler
 from dpkit.samplers.disjoint import check_batches, unsampled
-from dpkit.samplers.poisson import together
+from dpkit.samplers.poisson import sampled, together
 from dpkit.samplers.shuffle import BATCHES
 
 
@@ -73,10 +73,10 @@ class BallsInBins(Sampler):
                 "use ZERO_OUT or ADD_REMOVE, or Poisson or Shuffle."
             )
         entries = unsampled(group, relation)
-        sampled = [[r for r in step if r.access is Access.SAMPLED] for step in group]
-        if not any(sampled):
+        looks = [sampled(step) for step in group]
+        if not any(looks):
             return entries
-        release = _equal([together(step) if step else None for step in sampled])
+        release = _equal([together(step) if step else None for step in looks])
         if self.batches_per_epoch == 1:
             return [*entries, (release.pair(relation), 1)]
         pair = AllocatedGaussian(self.batches_per_epoch, release.noise_multiplier)

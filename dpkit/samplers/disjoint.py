@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dpkit.mechanisms import Access, Gaussian, Mechanism, Neighbours, Refused, Release
 from dpkit.samplers.base import Entries, Sampler
-from dpkit.samplers.poisson import together
+from dpkit.samplers.poisson import sampled, together
 
 
 def worst(group: Sequence[tuple[Release, ...]], sampler: str) -> Mechanism | None:
@@ -19,8 +19,7 @@ def worst(group: Sequence[tuple[Release, ...]], sampler: str) -> Mechanism | Non
 
     A record is in one of them alone, so it costs what the least noisy one does.
     """
-    sampled = [[r for r in step if r.access is Access.SAMPLED] for step in group]
-    mechanisms = [together(step) for step in sampled if step]
+    mechanisms = [together(looks) for looks in map(sampled, group) if looks]
     if all(isinstance(m, Gaussian) for m in mechanisms):
         least = [m.noise_multiplier for m in mechanisms]  # type: ignore[attr-defined]
         return Gaussian(min(least)) if least else None
@@ -35,10 +34,10 @@ def worst(group: Sequence[tuple[Release, ...]], sampler: str) -> Mechanism | Non
 
 def loudest(group: Sequence[tuple[Release, ...]], steps: int) -> float:
     """The largest sigma of an epoch of Gaussians; infinite if a step releases no sampled sum."""
-    sampled = [[r for r in step if r.access is Access.SAMPLED] for step in group]
-    if len(sampled) < steps or not all(sampled):
+    looks = [sampled(step) for step in group]
+    if len(looks) < steps or not all(looks):
         return math.inf
-    return max(together(step).noise_multiplier for step in sampled)  # type: ignore[attr-defined]
+    return max(together(step).noise_multiplier for step in looks)  # type: ignore[attr-defined]
 
 
 def unsampled(group: Sequence[tuple[Release, ...]], relation: Neighbours) -> Entries:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import Access, FixedSizeSampling, Neighbours, Release
+from dpkit.mechanisms import FixedSizeSampling, Neighbours, Release
 from dpkit.samplers.base import Blocks, Entries, Sampler
 from dpkit.samplers.disjoint import refuse_add_remove, unsampled
-from dpkit.samplers.poisson import together
+from dpkit.samplers.poisson import sampled, together
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class FixedSize(Sampler):
         sampling = FixedSizeSampling(self.sample_rate)
         entries = unsampled(group, relation)
         for releases in group:
-            sampled = [r for r in releases if r.access is Access.SAMPLED]
-            if sampled:
-                entries.append((together(sampled).pair(relation, sampling), 1))
+            looks = sampled(releases)
+            if looks:
+                entries.append((together(looks).pair(relation, sampling), 1))
         return entries

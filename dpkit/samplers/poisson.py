@@ -73,21 +73,27 @@ class Poisson(Sampler):
         sampling = PoissonSampling(self.sample_rate)
         entries: Entries = []
         for releases in group:
-            sampled = [r for r in releases if r.access is Access.SAMPLED]
-            if sampled:
-                entries.append((together(sampled).pair(relation, sampling), 1))
+            looks = sampled(releases)
+            if looks:
+                entries.append((together(looks).pair(relation, sampling), 1))
             entries += [
                 (r.mechanism.pair(relation), r.count) for r in releases if r.access is Access.ALL
             ]
         return entries
 
 
+def sampled(releases: Sequence[Release]) -> list[Release]:
+    """The releases of a step that look at its batch; what is released no times is none."""
+    return [r for r in releases if r.access is Access.SAMPLED and r.count]
+
+
 def together(releases: Sequence[Release]) -> Mechanism:
     """One mechanism for releases that look at the same sampled batch.
 
     They share one coin toss for each record, so amplifying each alone and composing is wrong;
-    Gaussians join exactly: 1/s^2 = sum of count_i/s_i^2.
+    Gaussians join exactly: 1/s^2 = sum of count_i/s_i^2. At least one count is above 0.
     """
+    releases = [r for r in releases if r.count]
     if len(releases) == 1 and releases[0].count == 1:
         return releases[0].mechanism
     mechanisms = [r.mechanism for r in releases]

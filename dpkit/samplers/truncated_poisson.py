@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.special import betainc
 
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import Access, EpsilonDelta, Neighbours, Refused, Release, UpperSide
+from dpkit.mechanisms import EpsilonDelta, Neighbours, Refused, Release, UpperSide
 from dpkit.samplers.base import Blocks, Entries, Sampler
-from dpkit.samplers.poisson import Poisson
+from dpkit.samplers.poisson import Poisson, sampled
 
 _MOST = 1e-3  # chance of a truncation in the whole run from which on it is refused
 SMALLER = "truncation is a band: lower side of smaller data, which no batch of theirs overflows"
@@ -107,7 +107,7 @@ class TruncatedPoisson(Sampler):
     def charge(self, group: Sequence[tuple[Release, ...]], relation: Neighbours) -> Entries:
         """What Poisson charges, and for each step that samples the chance of truncation."""
         entries = self._poisson.charge(group, relation)
-        sampling = sum(any(r.access is Access.SAMPLED for r in step) for step in group)
+        sampling = sum(bool(sampled(step)) for step in group)
         if self.overflow and sampling:
             chance = EpsilonDelta(0.0, self.overflow)
             entries.append((UpperSide(chance, SMALLER), sampling))
