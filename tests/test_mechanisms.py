@@ -1,5 +1,6 @@
 """Mechanisms: profiles, moments, pairs, noise; the ledger and its stored form."""
 
+import dataclasses
 import json
 import math
 
@@ -22,11 +23,13 @@ from dpkit.mechanisms import (
     Refused,
     Release,
     ReplacedGaussian,
+    Reversed,
     Subsampled,
     SubsampledGaussian,
     grid,
     tangents,
 )
+from dpkit.mechanisms.ledger import STORED
 
 EVERY = [
     Gaussian(0.5),
@@ -238,6 +241,9 @@ def test_ledger_merges_keeps_order_and_drops_nothing():
         Ledger(((a, 1.5),))
     with pytest.raises(ValueError, match="whole number"):
         Ledger(((a, -1),))
+    for wrong in (None, [1], {}, math.nan, math.inf, True, "3"):
+        with pytest.raises(ValueError, match=r"must be a whole number in \[0, infinity\), got"):
+            Ledger(((a, wrong),))
     with pytest.raises(TypeError, match="mechanisms"):
         Ledger((("gaussian", 1),))
     assert Release(a).access is Access.SAMPLED
@@ -268,3 +274,61 @@ def test_ledger_is_stored_and_loaded():
 
     with pytest.raises(Refused, match="no stored form"):
         Ledger(((Own(), 1),)).to_json()
+
+
+def stored(kind="Gaussian", count=1, **values):
+    values = values or {"noise_multiplier": 2.0}
+    return {"entries": [{"kind": kind, "values": values, "count": count}]}
+
+
+INNER = {"kind": "Gaussian", "values": {"noise_multiplier": 2.0}}
+SHUFFLED = {"batches": 3, "noise_multiplier": 1.0, "replaced": False, "loudest": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        *((stored(count=c), "count") for c in (None, [1], {}, math.nan, math.inf, "1", True)),
+        ({"relation": ["ZERO_OUT"]}, "Unknown relation"),
+        ({"relation": None}, "Unknown relation"),
+        ({"note": "mine", "also": 1}, r"got also \['also', 'note'\]"),
+        ({"version": True}, "version True"),
+        ({"version": 1.0}, "version 1.0"),
+        ({"version": [1]}, "version"),
+        (stored("Subsampled", mechanism=5, sample_rate=0.1), "mechanism of Subsampled"),
+        (stored("Subsampled", mechanism=INNER | {"count": 1}, sample_rate=0.1), "kind and"),
+        (stored("Reversed", forward="x"), "forward of Reversed"),
+        (stored("Reversed", forward=None), "forward of Reversed"),
+        (stored("FixedSizeGaussian", sample_rate=0.1, noise_multiplier=1.0, zeroed="no"),
+         "zeroed of FixedSizeGaussian .* true or false"),
+        (stored("ShuffledGaussian", **SHUFFLED | {"replaced": 1}), "replaced .* true or false"),
+        (stored("ShuffledGaussian", **SHUFFLED | {"loudest": True}), "loudest .* number or null"),
+        (stored("ShuffledGaussian", **SHUFFLED | {"loudest": "x"}), "loudest .* number or null"),
+        (stored("UpperSide", mechanism=INNER, reason=5), "reason of UpperSide .* a text"),
+        (stored(noise_multiplier=INNER), "noise_multiplier"),
+        (stored(noise_multiplier=[1]), "noise_multiplier"),
+        (stored(noise_multiplier=math.nan), "noise_multiplier"),
+        (stored(noise_multiplier=10**400), "too large a number"),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_a_stored_ledger_that_cannot_be_known_is_refused_in_one_sentence(change, said):
+    data = json.loads(Ledger(((Gaussian(2.0), 1),)).to_json())
+    with pytest.raises(ValueError, match=said) as caught:
+        Ledger.from_json(json.dumps({**data, **change}))
+    assert type(caught.value) is ValueError
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_a_ledger_nested_too_deeply_is_refused():
+    with pytest.raises(ValueError, match="so deeply"):
+        Ledger.from_json("[" * 200_000)
+
+
+def test_every_stored_mechanism_with_a_mechanism_inside_is_loaded_again():
+    for outer in (Subsampled(Laplace(1.0), 0.1), Reversed(Subsampled(Laplace(1.0), 0.1))):
+        ledger = Ledger(((outer, 2),))
+        assert Ledger.from_json(ledger.to_json()) == ledger
+    known = {"float", "int", "bool", "str", "Mechanism", "float | None"}
+    for kind in STORED:
+        assert {field.type for field in dataclasses.fields(kind)} <= known, kind

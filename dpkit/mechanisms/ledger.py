@@ -57,7 +57,7 @@ class Ledger:
         for mechanism, count in self.entries:
             if not isinstance(mechanism, Mechanism):
                 raise TypeError(f"A ledger holds mechanisms, got {mechanism!r}.")
-            if isinstance(count, bool) or count != int(count) or count < 0:
+            if not _whole(count):
                 raise ValueError(
                     f"count (n, how often a mechanism was released) must be a whole number in "
                     f"[0, infinity), got {count!r}."
@@ -112,22 +112,39 @@ class Ledger:
     def from_json(cls, text: str) -> Ledger:
         """Load a stored ledger; ValueError in one sentence for anything it does not know."""
         try:
-            data = json.loads(text)
+            return cls._read(json.loads(text))
         except json.JSONDecodeError as error:
             raise ValueError(f"A stored ledger must be JSON: {error}.") from None
+        except RecursionError:
+            raise ValueError("A stored ledger must not be nested so deeply.") from None
+
+    @classmethod
+    def _read(cls, data: Any) -> Ledger:
         if not isinstance(data, dict) or data.get("dpkit") != "ledger":
             raise ValueError("This is not a stored ledger: it lacks the mark 'dpkit: ledger'.")
-        if data.get("version") != _VERSION:
+        version, relation = data.get("version"), data.get("relation")
+        if type(version) is not int or version != _VERSION:
             raise ValueError(
-                f"This ledger has version {data.get('version')!r}; this dpkit reads "
-                f"version {_VERSION}."
+                f"This ledger has version {version!r}; this dpkit reads version {_VERSION}."
             )
-        if data.get("relation") not in Neighbours.__members__:
-            raise ValueError(f"Unknown relation {data.get('relation')!r} in a stored ledger.")
+        if unknown := sorted(set(data) - {"dpkit", "version", "relation", "entries"}):
+            raise ValueError(
+                f"A stored ledger has dpkit, version, relation and entries, got also {unknown}."
+            )
+        if not isinstance(relation, str) or relation not in Neighbours.__members__:
+            raise ValueError(f"Unknown relation {relation!r} in a stored ledger.")
         entries = data.get("entries")
         if not isinstance(entries, list):
             raise ValueError("A stored ledger must hold a list of entries.")
-        return cls(tuple(_entry(item) for item in entries), Neighbours[data["relation"]])
+        return cls(tuple(_entry(item) for item in entries), Neighbours[relation])
+
+
+def _whole(count: Any) -> bool:
+    """Whether something is a whole number >= 0; True and False are none."""
+    try:
+        return not isinstance(count, bool) and bool(count == int(count) and count >= 0)
+    except (TypeError, ValueError, OverflowError):  # None, a list, NaN, infinity
+        return False
 
 
 def _stored(mechanism: Mechanism) -> dict[str, Any]:
@@ -153,14 +170,32 @@ def _loaded(item: Any) -> Mechanism:
     if kind is None:
         raise ValueError(f"Unknown mechanism in a stored ledger: {item!r}.")
     values = item.get("values")
-    names = {f.name for f in dataclasses.fields(kind)}
+    types = {f.name: f.type for f in dataclasses.fields(kind)}
+    names = set(types)
     new = {"loudest"}  # what older ledgers lack
     if not isinstance(values, dict) or not names - new <= set(values) <= names:
         raise ValueError(
             f"A stored {kind.__name__} has the values {sorted(names)}, got {values!r}."
         )
-    given: dict[str, Any] = {k: _loaded(v) if isinstance(v, dict) else v for k, v in values.items()}
+    given = {k: _value(f"{k} of {kind.__name__}", types[k], v) for k, v in values.items()}
     try:
         return kind(**given)
     except TypeError as error:
         raise ValueError(str(error)) from None
+    except OverflowError:
+        raise ValueError(f"{kind.__name__} in a stored ledger has too large a number.") from None
+
+
+def _value(name: str, kind: Any, value: Any) -> Any:
+    """A stored value for a field of this type, spelt as in the source; knobs check themselves."""
+    if kind == "Mechanism" and isinstance(value, dict) and set(value) == {"kind", "values"}:
+        return _loaded(value)
+    fits, words = {
+        "Mechanism": (False, "a mechanism with kind and values"),
+        "bool": (isinstance(value, bool), "true or false"),
+        "str": (isinstance(value, str), "a text"),
+        "float | None": (value is None or type(value) in (int, float), "a number or null"),
+    }.get(kind, (True, ""))
+    if not fits:
+        raise ValueError(f"{name} in a stored ledger must be {words}, got {value!r}.")
+    return value
