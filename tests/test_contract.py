@@ -99,6 +99,14 @@ def test_a_sampler_covers_its_steps_and_draws_within_the_data(value):
     assert value.expected_batch(50) > 0 and value.describe and value.relations
 
 
+@named([s for s in SAMPLERS if type(s) in (dp.Shuffle, dp.Partition)])
+def test_more_batches_than_records_are_refused_wherever_the_size_is_told(value):
+    for ask in (value.expected_batch, value.remainder):
+        assert ask(7) is not None
+        with pytest.raises(ValueError, match=r"whole number in \[1, 6\], .* got 7; ask for fewer"):
+            ask(6)
+
+
 @pytest.mark.parametrize("relation", list(dp.Neighbours))
 @named(SAMPLERS)
 def test_a_sampler_charges_or_refuses_in_words(value, relation):

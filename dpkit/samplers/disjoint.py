@@ -63,6 +63,7 @@ def check_batches(batches: int, num_examples: int, meaning: str) -> None:
 
 def remainder(batches: int, num_examples: int, what: str) -> str:
     """How records that do not divide evenly are dealt out, or nothing."""
+    check_batches(batches, num_examples, what)
     size, left = divmod(num_examples, batches)
     if not left:
         return ""
