@@ -23,7 +23,7 @@ from dpkit.mechanisms import (
 )
 
 LONG = os.environ.get("DPKIT_LONG") == "1"
-EXAMPLES = 10_000 if LONG else 40
+EXAMPLES = int(os.environ.get("DPKIT_EXAMPLES", 10_000 if LONG else 40))
 
 
 def examples(share=1.0):
