@@ -56,6 +56,7 @@ def test_four_bands_of_one_run_under_one_relation(panel):
     assert "replace one record by a null" in panel.table.value
     for text in (panel.said.text, panel.plots["bands"].summary):
         assert "1.98" in text and "11.5" in text and "1.99" not in text, "rounded outward"
+    assert "dpkit can prove nothing below **11.5** for it." in panel.said.text
     assert "1.985" in panel.table.value and "11.49" in panel.table.value
     panel.turn(noise=1.0, epochs=1)
     panel.join()
@@ -73,6 +74,8 @@ def test_a_shuffled_run_leaks_more_than_its_poisson_claim(panel):
     assert len(last.present) == len(last.absent) == 4000 and last.delta == 0.01
     assert poisson < last.epsilon < panel.attack.claim(0.01)
     assert "is false" in panel.said.text
+    shown = dp.plan.round_down(last.epsilon)
+    assert f"**ε is at least {shown}** with 99.9% confidence." in panel.said.text
     assert [len(w.present) for w in panel.watched] == [250, 500, 1000, 2000, 4000]
     panel.turn(scheme="BallsInBins", epochs=1000)
     panel.join()

@@ -24,6 +24,8 @@ MECHANISMS = [
     dp.mechanisms.AllocatedGaussian(12, 1.5),
     dp.mechanisms.ShuffledGaussian(12, 1.5),
     dp.mechanisms.ShuffledGaussian(12, 1.5, True),
+    dp.mechanisms.ShuffledGaussian(12, 1.5, False, 2.5),
+    dp.mechanisms.UpperSide(dp.Laplace(2.0), "an upper side alone"),
 ]
 SAMPLERS = [
     dp.Poisson(0.1, 12),
@@ -105,6 +107,10 @@ def test_more_batches_than_records_are_refused_wherever_the_size_is_told(value):
         assert ask(7) is not None
         with pytest.raises(ValueError, match=r"whole number in \[1, 6\], .* got 7; ask for fewer"):
             ask(6)
+
+
+def test_a_truncation_is_told_as_a_part_of_delta():
+    assert "in the run, counted within delta)" in dp.TruncatedPoisson(0.1, 12, 30, 50).describe
 
 
 @pytest.mark.parametrize("relation", list(dp.Neighbours))

@@ -75,7 +75,7 @@ class TruncatedPoisson(Sampler):
         """The sampler in a few words."""
         return (
             f"{self._poisson.describe}, cut at {self.max_batch:,} records (chance "
-            f"{self.steps * self.overflow:.1g} in the run, added to delta)"
+            f"{self.steps * self.overflow:.1g} in the run, counted within delta)"
         )
 
     def batches(self, num_examples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

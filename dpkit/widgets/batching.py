@@ -182,7 +182,7 @@ class BandsPanel(Lesson):
         self.said.show(
             f"Crosses mark the Poisson ε of **{round_up(poisson)}**, which many libraries print "
             f"for shuffled batches too. The shuffled run costs at least **{low}**, and "
-            f"nothing below **{high}** is proven for it."
+            f"dpkit can prove nothing below **{high}** for it."
         )
 
     def _tell(self, plans: list[Plan], found: list[tuple[float, float]]) -> None:
@@ -283,7 +283,8 @@ class LeakPanel(Lesson):
         last = seen[-1]
         text = (
             f"{len(last.present):,} epochs with you and as many without, at δ = "
-            f"{short(last.delta)}: **ε is at least {round_down(last.epsilon)}** (99.9% sure)."
+            f"{short(last.delta)}: **ε is at least {round_down(last.epsilon)}** "
+            "with 99.9% confidence."
         )
         shown = round_up(poisson)
         if last.epsilon > float(shown):
