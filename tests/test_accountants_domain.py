@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from dpkit.accountants import GDP, PLD, RDP, ZCDP, Advanced, Basic, Moments
-from dpkit.mechanisms import FixedSizeSampling, Gaussian, Ledger, Neighbours, PoissonSampling
+from dpkit.mechanisms import (
+    FixedSizeSampling,
+    Gaussian,
+    Ledger,
+    Neighbours,
+    PoissonSampling,
+    SubsampledGaussian,
+)
 from dpkit.mechanisms import Refused as RefusedError
 
 LONG = os.environ.get("DPKIT_LONG") == "1"
@@ -116,3 +123,15 @@ def test_a_rare_and_loud_loss_has_no_false_lower_side():
     bounds, proven = PLD().bounds(ledger, 7.976e-10), Basic().epsilon(ledger, 7.976e-10)
     assert proven < 1e-4
     assert bounds.lower <= bounds.estimate == PLD().epsilon(ledger, 7.976e-10) <= proven
+
+
+@pytest.mark.parametrize("gap", [2.2e-16, 1e-14, 1e-12, 1e-9, 1e-6])
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_record_that_is_nearly_always_seen_costs_what_an_unsampled_one_does(gap, backward):
+    """ "Not seen" is then so rare, and so loud, that a grid of losses must not be laid over it."""
+    pair, delta = SubsampledGaussian(1 - gap, 1.0), math.exp(-2)
+    ledger = Ledger(((pair.reverse if backward else pair, 3),))
+    bounds, plain = PLD().bounds(ledger, delta), PLD().epsilon(Ledger(((Gaussian(1.0), 3),)), delta)
+    assert bounds.lower <= bounds.estimate == PLD().epsilon(ledger, delta) <= bounds.upper
+    assert bounds.lower <= plain and bounds.upper <= plain * 1.01
+    assert bounds.estimate == pytest.approx(plain, rel=1e-5)

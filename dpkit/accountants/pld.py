@@ -20,7 +20,7 @@ from dpkit.accountants.base import (
 )
 from dpkit.accountants.distribution import LossDistribution, histogram
 from dpkit.accountants.gathering import MOST, gathered
-from dpkit.mechanisms import EpsilonDelta, Ledger, Mechanism
+from dpkit.mechanisms import EpsilonDelta, Gaussian, Ledger, Mechanism, SubsampledGaussian
 
 _APART = 1e-5
 """What rounding may part the contour from the sandwich by, as a share of epsilon."""
@@ -213,11 +213,20 @@ def _contour(mechanisms: tuple[Mechanism, ...], counts: np.ndarray, delta: float
     return np.maximum(0.0 if worst is None else worst, 0.0)
 
 
+def _whole(mechanism: Mechanism) -> Mechanism:
+    """A Gaussian for one that is sampled nearly always: its "not seen" is too rare to lay out."""
+    inner = getattr(mechanism, "forward", mechanism)
+    if isinstance(inner, SubsampledGaussian) and 1.0 - 1e-9 < inner.sample_rate < 1.0:
+        return Gaussian(inner.noise_multiplier)
+    return mechanism
+
+
 def _upper(
     mechanisms: tuple[Mechanism, ...], counts: tuple[int, ...], delta: float
 ) -> tuple[float, str]:
     """An upper bound and its method: the sandwich or, where it is tighter, RDP or adding up."""
     row = np.array([counts], dtype=np.int64)
+    mechanisms = tuple(map(_whole, mechanisms))  # costs no less
     found = {
         "sandwich": max(sandwich.upper(side, counts, delta) for side in _directions(mechanisms)),
         "RDP": float(rdp.RDP().curve(mechanisms, row, delta)[0]),
@@ -233,6 +242,17 @@ def _lower(
     """A lower bound from the sandwich."""
     if upper == 0.0:
         return 0.0
+    whole = tuple(map(_whole, mechanisms))
+    if whole != mechanisms:
+        # P >= q P_1 for each release, so delta(eps) >= q^T delta_1(eps - T log q).
+        share = sum(
+            count * math.log(getattr(m, "forward", m).sample_rate)
+            for m, one, count in zip(mechanisms, whole, counts, strict=True)
+            if m != one
+        )
+        delta = delta * math.exp(-share)
+        found = _lower(whole, counts, delta, math.inf) + share if delta < 1.0 else 0.0
+        return min(max(found, 0.0), upper)
     lower = max(sandwich.lower(side, counts, delta, upper) for side in _directions(mechanisms))
     return min(lower, upper)
 
