@@ -245,11 +245,11 @@ def _lower(
     whole = tuple(map(_whole, mechanisms))
     if whole != mechanisms:
         # P >= q P_1 for each release, so delta(eps) >= q^T delta_1(eps - T log q).
-        share = sum(
-            count * math.log(getattr(m, "forward", m).sample_rate)
-            for m, one, count in zip(mechanisms, whole, counts, strict=True)
-            if m != one
-        )
+        share = 0.0
+        for mechanism, one, count in zip(mechanisms, whole, counts, strict=True):
+            if mechanism != one:
+                inner: Any = getattr(mechanism, "forward", mechanism)
+                share += count * math.log(inner.sample_rate)
         delta = delta * math.exp(-share)
         found = _lower(whole, counts, delta, math.inf) + share if delta < 1.0 else 0.0
         return min(max(found, 0.0), upper)
