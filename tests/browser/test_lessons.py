@@ -51,6 +51,16 @@ def in_step(notebook):
     ("path", "panels", "plots"), [(FIRST, 4, 8), (SECOND, 2, 4), (BATCHING, 3, 6)]
 )
 def test_the_notebooks_as_they_are_shipped(lab, browser, path, panels, plots):
+    """Twice if need be: a machine that is busy for two seconds fails anywidget's own time limit."""
+    try:
+        _shipped(lab, browser, path, panels, plots)
+    except AssertionError as failure:
+        if "Failed to initialize model" not in str(failure):
+            raise
+        _shipped(lab, browser, path, panels, plots)
+
+
+def _shipped(lab, browser, path, panels, plots):
     with lab.open(browser, path, height=2400) as notebook:
         notebook.run_all()
         drawn(notebook, plots)
