@@ -13,6 +13,7 @@ from dpkit.mechanisms import (
     Ledger,
     Neighbours,
     PoissonSampling,
+    ReplacedGaussian,
     SubsampledGaussian,
 )
 from dpkit.mechanisms import Refused as RefusedError
@@ -135,3 +136,12 @@ def test_a_record_that_is_nearly_always_seen_costs_what_an_unsampled_one_does(ga
     assert bounds.lower <= bounds.estimate == PLD().epsilon(ledger, delta) <= bounds.upper
     assert bounds.lower <= plain and bounds.upper <= plain * 1.01
     assert bounds.estimate == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.0016004026902445643, 0.0024787521766663585])
+def test_two_releases_at_a_tiny_delta_lie_within_their_bracket(rate):
+    """The transform's terms cancel there to a millionth: once an epsilon 2e-5 too small."""
+    pairs = (SubsampledGaussian(rate, 1.0), ReplacedGaussian(math.exp(-2), math.exp(1.5)))
+    ledger, delta = Ledger.of([(pair, 1) for pair in pairs]), math.exp(-27)
+    bounds = PLD().bounds(ledger, delta)
+    assert bounds.lower <= bounds.estimate == PLD().epsilon(ledger, delta) <= bounds.upper

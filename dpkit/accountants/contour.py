@@ -33,6 +33,8 @@ _LOG_CC = np.log(LINES) + np.log1p(LINES)
 _CHERNOFF = LINES * np.log(LINES) - (1 + LINES) * np.log1p(LINES)
 _ROUNDING = 1e-10
 """A share of the first node that rounding, once for each release, leaves six digits of."""
+_CANCELS = 1e-5
+"""However few the releases are: what is left below this share keeps too few digits of delta."""
 _PERIODS = ((-12.0, 32), (-20.0, 40), (-35.0, 56), (-59.0, 80))
 """c P for each log delta: e^(-c P) / delta, the alias from below, stays under 2e-9."""
 
@@ -272,7 +274,7 @@ def _evaluate(rows: Rows, weights: np.ndarray, line: int, period: int) -> np.nda
 
 def _least(rows: Rows) -> np.ndarray:
     """What cancels to less than this, relative to the first node, is no answer but rounding."""
-    return np.maximum(_ROUNDING * rows.counts.sum(axis=1), 1e-11)
+    return np.maximum(_ROUNDING * rows.counts.sum(axis=1), _CANCELS)
 
 
 def _solve(
