@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -172,7 +173,7 @@ def _attack(plan: Plan, canaries: int, delta: float | None, observations: int) -
     return _Transcript(plan, canaries, least, observations // 2)
 
 
-class _Attack:
+class _Attack(ABC):
     """One way to guess the coins of a run from its weights."""
 
     how: str
@@ -182,13 +183,13 @@ class _Attack:
         self.plan, self.canaries, self.delta = plan, canaries, delta
         self.claimed = plan.accountant.epsilon(plan.ledger(), delta)
 
+    @abstractmethod
     def once(self, seeds: np.random.SeedSequence) -> Errors:
         """Train once on canaries whose coins fell, and count the wrong guesses."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bound(self, errors: Errors, tail: float) -> float:
         """The lower bound on epsilon."""
-        raise NotImplementedError
 
     def sigma(self, step: int) -> float:
         """The noise multiplier that a step claims."""

@@ -24,12 +24,12 @@ from dpkit.samplers.disjoint import (
 
 KNOWN = "shuffling is a band: upper side as if the order were known, no lower side"
 """Why a shuffled release that is not Gaussian is charged as an upper side alone."""
-BATCHES = "batches (t, batches in an epoch)"
+BATCHES = "batches_per_epoch (t, batches in an epoch)"
 
 
 @dataclass(frozen=True)
 class Shuffle(Sampler):
-    """A true permutation each epoch, cut into `batches`; each record is in exactly one of them.
+    """A true permutation each epoch, cut into batches; each record is in exactly one of them.
 
     *Guarantee*
     - an epoch costs its least noisy step, once, and is not amplified: never the Poisson epsilon;
