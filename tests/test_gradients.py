@@ -445,7 +445,7 @@ def test_a_transform_of_a_large_model_stays_within_memory_and_bound() -> None:
 
     total = engine.transformed_sum(x, y, same, 0.1).total
     assert distance(total, exact) < 2e-6
-    assert sum(seen) == 24 and max(seen) * engine.size * 4 <= GRADIENT_BYTES
+    assert sum(seen) >= 24 and max(seen) * engine.size * 4 <= GRADIENT_BYTES
     lone = engine.transformed_sum(x[:1], y[:1], same, 0.1).total
     assert abs(float(lone.double().norm()) / 0.1 - 1) < 1e-6
 
@@ -803,3 +803,17 @@ def test_parameters_that_the_loss_does_not_reach_have_no_gradient() -> None:
         assert not total[engine.slices["idle.weight"]].any()
         total.fill_(math.nan)  # so that memory handed out again is seen
         del total
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 15, 17, 40])
+def test_a_gradient_that_hangs_on_rounding_does_not_hang_on_the_company(count):
+    """A constant image, normalised, is rounding alone: others must not change how it rounds."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.Flatten(), nn.Linear(36, 3)
+    )
+    engine = Engine(net, nn.functional.cross_entropy)
+    x, y = torch.randn(41, 2, 5, 5), torch.arange(41) % 3
+    x[0] = 1e6
+    whole = engine.clipped_sum(x, y, 1.0).norms
+    assert torch.allclose(engine.clipped_sum(x[:count], y[:count], 1.0).norms, whole[:count])

@@ -27,7 +27,7 @@ from dpkit.gradients.kernel import Work
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
 from dpkit.gradients.probe import FEW, agrees, likes_channels_last, made_up, of_two_classes
-from dpkit.gradients.sizes import keep_freed_memory, microbatch_size, rows_at_once
+from dpkit.gradients.sizes import COMPANY, keep_freed_memory, microbatch_size, rows_at_once
 from dpkit.gradients.tape import Taped, find_units
 
 Transform = Callable[[Tensor], Tensor]
@@ -124,9 +124,9 @@ class Engine:
         mask = self._as_mask(mask)
         total = torch.empty_like(self.parameters)
         parts: list[_Part] = []
-        for x, y in self._chunks(inputs, targets):
+        for x, y, count in self._chunks(inputs, targets):
             works, losses = self._source.works(x, y, mask)
-            parts.append(self._add(total, works, losses, max_grad_norm, fresh=not parts))
+            parts.append(self._add(total, works, losses, max_grad_norm, not parts, count))
         result = self._gathered(total, parts)
         if mask is not None:
             total *= mask
@@ -143,7 +143,7 @@ class Engine:
         self._prepare(inputs, targets, max_grad_norm)
         total = torch.empty_like(self.parameters)
         parts: list[_Part] = []
-        for x, y in self._chunks(inputs, targets, self._rows_at_once()):
+        for x, y, count in self._chunks(inputs, targets, self._rows_at_once()):
             rows, losses = self._source.examples(x, y)
             good = torch.isfinite(losses) & torch.isfinite(rows).all(1)
             clean = torch.where(good[:, None], rows, 0.0)
@@ -155,7 +155,7 @@ class Engine:
                 )
             works = split_rows(rows, self._source.blocks, None)
             losses = torch.where(good, losses, math.nan)
-            parts.append(self._add(total, works, losses, max_grad_norm, fresh=not parts))
+            parts.append(self._add(total, works, losses, max_grad_norm, not parts, count))
         return self._gathered(total, parts)
 
     @torch.no_grad()
@@ -182,8 +182,9 @@ class Engine:
         losses: Tensor,
         max_grad_norm: float,
         fresh: bool,
+        count: int,
     ) -> _Part:
-        """Clip one microbatch's gradients and add them to the total, or make it of them."""
+        """Clip one microbatch's gradients and add the first `count` to the total, or make it."""
         if fresh and sum(work.size for work in works if work is not None) < self.size:
             total.zero_()  # the loss does not reach every parameter
             fresh = False
@@ -193,14 +194,15 @@ class Engine:
         skipped, good = 0, None
         if not math.isfinite((norms + losses).sum().item()):
             good = torch.isfinite(norms) & torch.isfinite(losses)
-            skipped = good.numel() - int(good.sum())
+            skipped = count - int(good[:count].sum())
             factors = torch.where(good, factors, 0.0)
+        factors[..., count:] = 0.0  # the copies that keep the others company
         for number, work in enumerate(works):
             if work is not None:
                 if good is not None:
                     work.silence(good)
                 work.add(total, factors[number] if factors.ndim == 2 else factors, fresh)
-        return _Part(norms, losses, skipped)
+        return _Part(norms[:count], losses[:count], skipped)
 
     def _gathered(self, total: Tensor, parts: list[_Part]) -> Clipped:
         if not parts:
@@ -222,16 +224,23 @@ class Engine:
 
     def _chunks(
         self, inputs: Tensor, targets: Tensor, most: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Microbatches of nearly equal size."""
+    ) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Microbatches of nearly equal size, each with the number of its records.
+
+        A small one is filled up with copies of its records: a product of few rows is summed in
+        another order, and where a gradient hangs on rounding (a normalised constant image), one
+        record would move the gradients of the others in its batch.
+        """
         records, most = inputs.shape[0], most or self._size
-        if 0 < records <= most:
-            yield self._laid_out(inputs), targets
-        elif records:
-            size = math.ceil(records / math.ceil(records / most))
-            for start in range(0, records, size):
-                some = slice(start, start + size)
-                yield self._laid_out(inputs[some]), targets[some]
+        size = math.ceil(records / math.ceil(records / most)) if records else 1
+        fill = min(COMPANY, most)
+        for start in range(0, records, size):
+            x, y = inputs[start : start + size], targets[start : start + size]
+            count = x.shape[0]
+            if count < fill:
+                again = torch.arange(fill, device=x.device) % count
+                x, y = x[again], y[again]
+            yield self._laid_out(x), y, count
 
     def _prepare(self, inputs: Tensor, targets: Tensor, max_grad_norm: float) -> None:
         if not max_grad_norm > 0:
