@@ -16,8 +16,9 @@ from dpkit.knobs import Knob
 if TYPE_CHECKING:
     from dpkit.datasets.components import PrivatePCA
     from dpkit.datasets.dataset import Dataset
+    from dpkit.datasets.scattering import Scattering
 
-__all__ = ["BUILT_IN", "NAMES", "Dataset", "PrivatePCA", "Scaling", "load"]
+__all__ = ["BUILT_IN", "NAMES", "Dataset", "PrivatePCA", "Scaling", "Scattering", "load"]
 
 NAMES = (*BUILT_IN, *known.KNOWN)
 """All names that `load` understands."""
@@ -92,6 +93,10 @@ def __getattr__(name: str) -> Any:
         from dpkit.datasets.components import PrivatePCA
 
         return PrivatePCA
+    if name == "Scattering":
+        from dpkit.datasets.scattering import Scattering
+
+        return Scattering
     if name == "Dataset":
         from dpkit.datasets.dataset import Dataset
 
