@@ -10,12 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpkit.gradients.augmentation import Augmentation, Shifts, Views
     from dpkit.gradients.checks import CrossRecordError
     from dpkit.gradients.clipping import Automatic, Clipping, Flat, PerLayer
     from dpkit.gradients.engine import Clipped, Engine
     from dpkit.gradients.optimisers import SGD, Adam, Optimiser, TorchOptimiser
 
 _HOMES = {
+    "augmentation": ("Augmentation", "Shifts", "Views"),
     "checks": ("CrossRecordError",),
     "clipping": ("Automatic", "Clipping", "Flat", "PerLayer"),
     "engine": ("Clipped", "Engine"),
@@ -26,6 +28,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "SGD",
     "Adam",
+    "Augmentation",
     "Automatic",
     "Clipped",
     "Clipping",
@@ -34,7 +37,9 @@ __all__ = [
     "Flat",
     "Optimiser",
     "PerLayer",
+    "Shifts",
     "TorchOptimiser",
+    "Views",
 ]
 
 

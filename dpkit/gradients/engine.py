@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from dpkit.gradients.augmentation import Views
 from dpkit.gradients.checks import (
     buffers_kept,
     check_modules,
@@ -22,8 +21,8 @@ from dpkit.gradients.checks import (
 )
 from dpkit.gradients.clipping import Clipping, Flat
 from dpkit.gradients.dense import Dense
-from dpkit.gradients.fallback import Vmapped, split_rows
-from dpkit.gradients.kernel import Work
+from dpkit.gradients.fallback import Vmapped, frames_inside, split_rows
+from dpkit.gradients.kernel import Work, stacked_squares
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
 from dpkit.gradients.probe import FEW, agrees, likes_channels_last, made_up, of_two_classes
@@ -134,17 +133,24 @@ class Engine:
 
     @torch.no_grad()
     def transformed_sum(
-        self, inputs: Tensor, targets: Tensor, transform: Transform, max_grad_norm: float
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        transform: Transform,
+        max_grad_norm: float,
+        views: Views | None = None,
     ) -> Clipped:
         """The clipped sum of per-example gradients that a transform has changed first.
 
-        `transform` maps (b, D) to (b, D), row by row; the norms are those of its results.
+        `transform` maps (b, D) to (b, D), row by row; the norms are those of its results. Given
+        `views`, a record's gradient is the mean over them: what is clipped is one record's.
         """
         self._prepare(inputs, targets, max_grad_norm)
         total = torch.empty_like(self.parameters)
         parts: list[_Part] = []
-        for x, y, count in self._chunks(inputs, targets, self._rows_at_once()):
-            rows, losses = self._source.examples(x, y)
+        most = max(1, self._rows_at_once() // (views.count if views else 1))
+        for x, y, count in self._chunks(inputs, targets, most):
+            rows, losses = self._examples(x, y, views)
             good = torch.isfinite(losses) & torch.isfinite(rows).all(1)
             clean = torch.where(good[:, None], rows, 0.0)
             rows = transform(clean)
@@ -188,7 +194,7 @@ class Engine:
         if fresh and sum(work.size for work in works if work is not None) < self.size:
             total.zero_()  # the loss does not reach every parameter
             fresh = False
-        squares = _stacked(works, losses)
+        squares = stacked_squares(works, losses)
         norms = squares.sum(0).sqrt_()
         factors = self.clipping.factors(squares, max_grad_norm)
         skipped, good = 0, None
@@ -203,6 +209,16 @@ class Engine:
                     work.silence(good)
                 work.add(total, factors[number] if factors.ndim == 2 else factors, fresh)
         return _Part(norms[:count], losses[:count], skipped)
+
+    def _examples(self, x: Tensor, y: Tensor, views: Views | None) -> tuple[Tensor, Tensor]:
+        """Gradients (b, D) and losses (b,) of records, or the means over each record's views."""
+        if views is None:
+            return self._source.examples(x, y)
+        rows, losses = self._source.examples(
+            self._laid_out(views.of(x)), y.repeat_interleave(views.count, 0)
+        )
+        each = (len(x), views.count)
+        return rows.unflatten(0, each).mean(1), losses.unflatten(0, each).mean(1)
 
     def _gathered(self, total: Tensor, parts: list[_Part]) -> Clipped:
         if not parts:
@@ -288,7 +304,7 @@ class Engine:
     def _fall_back(self, why: str) -> None:
         warnings.warn(
             f"Per-example gradients by torch.func.vmap, which is slower, because {why}.",
-            stacklevel=_frames_inside(),
+            stacklevel=frames_inside(),
         )
         self._source = Vmapped(self.model, self.loss, self._flat)
 
@@ -312,19 +328,3 @@ class Engine:
                 f"({self.size},), got {tuple(mask.shape)}."
             )
         return mask.to(self.parameters)
-
-
-def _stacked(works: Sequence[Work | None], losses: Tensor) -> Tensor:
-    """Squared norms (K, B), zeros for a layer that the loss does not reach."""
-    return torch.stack(
-        [torch.zeros_like(losses) if work is None else work.squares for work in works]
-    )
-
-
-def _frames_inside() -> int:
-    """Frames from the caller of this function up to the first that is the user's own."""
-    inside = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
-    frame, depth = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
-        frame, depth = frame.f_back, depth + 1
-    return depth

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
@@ -66,3 +69,12 @@ def _by_module(flat: FlatParameters) -> dict[str, tuple[slice, ...]]:
         module = name.rpartition(".")[0] or name
         blocks[module] = (*blocks.get(module, ()), place)
     return blocks
+
+
+def frames_inside() -> int:
+    """Frames from the caller of this function up to the first that is the user's own."""
+    inside = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, depth = frame.f_back, depth + 1
+    return depth

@@ -127,3 +127,10 @@ def row_norms(rows: Tensor) -> Tensor:
 def zeroed(rows: Tensor, good: Tensor) -> Tensor:
     """The rows with those of bad records replaced by zeros."""
     return torch.where(good.view(-1, *[1] * (rows.ndim - 1)), rows, rows.new_zeros(()))
+
+
+def stacked_squares(works: Sequence[Work | None], losses: Tensor) -> Tensor:
+    """Squared norms (K, B), zeros for a layer that the loss does not reach."""
+    return torch.stack(
+        [torch.zeros_like(losses) if work is None else work.squares for work in works]
+    )
