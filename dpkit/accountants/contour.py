@@ -35,8 +35,8 @@ _ROUNDING = 1e-10
 """A share of the first node that rounding, once for each release, leaves six digits of."""
 _CANCELS = 1e-5
 """However few the releases are: what is left below this share keeps too few digits of delta."""
-_PERIODS = ((-12.0, 32), (-20.0, 40), (-35.0, 56), (-59.0, 80))
-"""c P for each log delta: e^(-c P) / delta, the alias from below, stays under 2e-9."""
+_LEAST, _NODES = np.array([-59.0, -35.0, -20.0, -12.0]), np.array([0, 80, 56, 40, 32])
+"""c P for log deltas between these: e^(-c P) / delta, the alias from below, stays under 2e-9."""
 
 
 class Rows(NamedTuple):
@@ -58,9 +58,9 @@ def _real(mechanism: Mechanism, chunk: int) -> np.ndarray:
     """log M on the real axis at a piece of the lines; infinite where it is out of reach."""
     lines = LINES[_CHUNKS[chunk] : _CHUNKS[chunk + 1]]
     with np.errstate(over="ignore", invalid="ignore"):
-        values = np.real(np.asarray(mechanism.log_moment(lines)))
-    values = np.where(values < _BEYOND, np.maximum(values, 0.0), np.inf)
-    values[np.logical_or.accumulate(np.isinf(values))] = np.inf
+        values = np.maximum(np.real(np.asarray(mechanism.log_moment(lines))), 0.0)
+    if not values.max() < _BEYOND:
+        values[np.logical_or.accumulate(~(values < _BEYOND))] = np.inf
     values.flags.writeable = False
     return values
 
@@ -68,11 +68,10 @@ def _real(mechanism: Mechanism, chunk: int) -> np.ndarray:
 @functools.lru_cache(maxsize=262_144)
 def _block(mechanism: Mechanism, line: int, block: int, period: int) -> np.ndarray | None:
     """log M at a piece of the nodes c + i t of a line, read only; None if it is not known there."""
-    z = LINES[line] + 1j * _times(line, period, _BLOCKS[block], _BLOCKS[block + 1])
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        values = np.array(mechanism.log_moment(z), dtype=complex)
+        values = np.array(mechanism.log_moment(_places(line, period, block)[0]), dtype=complex)
     values[values.real == -np.inf] = -1e9  # the log of nothing, but a number
-    if not np.all(np.isfinite(values)):
+    if not np.isfinite(values).all():
         return None
     values.flags.writeable = False
     return values
@@ -83,12 +82,23 @@ def _times(line: int, period: int, start: int, stop: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16_384)
-def _factor(line: int, period: int, block: int) -> np.ndarray:
-    """log of 1 / (z (1 + z)) at a piece of the nodes, relative to the first node; read only."""
+def _places(line: int, period: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """A piece of the nodes z, and log of 1 / (z (1 + z)) less that of the first; read only."""
     z = LINES[line] + 1j * _times(line, period, _BLOCKS[block], _BLOCKS[block + 1])
     factor = _LOG_CC[line] - np.log(z * (1 + z))
-    factor.flags.writeable = False
-    return factor
+    z.flags.writeable = factor.flags.writeable = False
+    return z, factor
+
+
+@functools.lru_cache(maxsize=4096)
+def _powers(line: int, period: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """t, and the powers 1, z, z^2 at the nodes, of which the first counts half; read only."""
+    t = _times(line, period, 0, size)
+    z = LINES[line] + 1j * t
+    powers = np.stack([np.ones_like(z), z, z * z])
+    powers[:, 0] *= 0.5
+    t.flags.writeable = powers.flags.writeable = False
+    return t, powers
 
 
 def usable(mechanisms: Sequence[Mechanism]) -> bool:
@@ -98,28 +108,30 @@ def usable(mechanisms: Sequence[Mechanism]) -> bool:
 
 def real_axis(
     mechanisms: Sequence[Mechanism], counts: np.ndarray, target: np.ndarray
-) -> np.ndarray:
-    """Sums of log moments on every line: (K, n) counts -> (K, lines).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums of log moments on every line, Chernoff's bounds on epsilon, and where those are least.
 
     Computed piece by piece, until the least of (sum + Chernoff's term - target) / c, of which
     there is one, lies well inside; infinite elsewhere.
+
+    Shapes: (K, n) counts -> (K, lines), (K, lines), (K,).
     """
     total = np.full((len(counts), len(LINES)), np.inf)
     for chunk in range(_FIRST, len(_CHUNKS) - 1):
         stop = _CHUNKS[chunk + 1]
         _fill(total, mechanisms, counts, chunk)
-        inside = _saddle(total, target) < stop - _AHEAD
-        if np.all(inside | np.isinf(total[:, stop - 1])):
+        bound = (total + _CHERNOFF - target) / LINES
+        tilt = bound.argmin(axis=1)
+        inside = tilt < stop - _AHEAD
+        if inside.all() or (inside | np.isinf(total[:, stop - 1])).all():
             break
     for chunk in range(_FIRST - 1, -1, -1):
-        if np.all(_saddle(total, target) > _CHUNKS[chunk + 1] + 6):
+        if (tilt > _CHUNKS[chunk + 1] + 6).all():
             break
         _fill(total, mechanisms, counts, chunk)
-    return total
-
-
-def _saddle(total: np.ndarray, target: np.ndarray) -> np.ndarray:
-    return np.argmin((total + _CHERNOFF - target) / LINES, axis=1)
+        bound = (total + _CHERNOFF - target) / LINES
+        tilt = bound.argmin(axis=1)
+    return total, bound, tilt
 
 
 def _fill(
@@ -148,19 +160,15 @@ def epsilons(
     epsilon is certainly below `known` are answered by minus infinity.
     """
     log_delta = np.full(len(counts), math.log(delta))
-    real = real_axis(mechanisms, counts, log_delta[:, None])
-    bound = (real + _CHERNOFF - log_delta[:, None]) / LINES
-    tilt = np.argmin(bound, axis=1)
+    real, bound, tilt = real_axis(mechanisms, counts, log_delta[:, None])
     every = np.arange(len(counts))
     out = np.full(len(counts), np.nan)
-    rows = Rows(every, counts, log_delta, _start(real, bound, tilt, log_delta), log_delta)
+    rows = Rows(every, counts, log_delta, _start(real, bound, tilt, log_delta, known), log_delta)
     if known is not None:
         below = bound[every, tilt] < known
         if below.any():
             out[below] = -np.inf
             rows, real, tilt = rows.part(~below), real[~below], tilt[~below]
-        # To begin where the answer is known to matter: one look tells whether it lies below.
-        rows = rows._replace(start=np.fmax(rows.start, known[rows.index]))
     for part, line, period in _by_line(rows, real, tilt):
         for done, weights in _transformed(mechanisms, part, line, period):
             floor = np.full(len(done.index), -np.inf) if known is None else known[done.index]
@@ -169,19 +177,28 @@ def epsilons(
 
 
 def _start(
-    real: np.ndarray, bound: np.ndarray, tilt: np.ndarray, log_delta: np.ndarray
+    real: np.ndarray,
+    bound: np.ndarray,
+    tilt: np.ndarray,
+    log_delta: np.ndarray,
+    known: np.ndarray | None,
 ) -> np.ndarray:
-    """A first guess of epsilon by the saddle point formula at the best line."""
+    """A first guess of epsilon: where the answer matters, or by the saddle point formula.
+
+    One look at what is `known` tells whether an answer lies below it.
+    """
+    if known is not None and np.isfinite(known).all():
+        return known
     every = np.arange(len(tilt))
-    at = np.minimum(np.maximum(tilt, 1), len(LINES) - 2)
+    at, best = np.minimum(np.maximum(tilt, 1), len(LINES) - 2), bound[every, tilt]
     c, low, mid, high = LINES[at], real[every, at - 1], real[every, at], real[every, at + 1]
     root = math.sqrt(2.0)
     with np.errstate(invalid="ignore"):  # second difference on points c/root, c, c root
         rise = ((high - mid) / (root - 1.0) - (mid - low) / (1.0 - 1.0 / root)) / c
         bend = np.maximum(2 * rise / (c * (root - 1.0 / root)), 1e-300)
         guess = (mid - log_delta - _LOG_CC[at] - 0.5 * np.log(2 * math.pi * bend)) / c
-    better = np.isfinite(guess) & (guess < bound[every, tilt])
-    return np.where(better, guess, bound[every, tilt])
+    guess = np.where(np.isfinite(guess) & (guess < best), guess, best)
+    return guess if known is None else np.where(np.isfinite(known), known, guess)
 
 
 def deltas(mechanisms: Sequence[Mechanism], counts: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
@@ -190,8 +207,8 @@ def deltas(mechanisms: Sequence[Mechanism], counts: np.ndarray, epsilon: np.ndar
     # to see which lines are needed.
     count, lines = counts[None, :], np.arange(len(LINES))
     real = np.minimum(
-        real_axis(mechanisms, count, np.array([[-46.0]])),
-        real_axis(mechanisms, count, np.array([[-0.5]])),
+        real_axis(mechanisms, count, np.array([[-46.0]]))[0],
+        real_axis(mechanisms, count, np.array([[-0.5]]))[0],
     )
     bound = real + _CHERNOFF - np.multiply.outer(epsilon, LINES)
     tilt = np.argmin(bound, axis=1)
@@ -208,18 +225,18 @@ def deltas(mechanisms: Sequence[Mechanism], counts: np.ndarray, epsilon: np.ndar
 
 def _by_line(rows: Rows, real: np.ndarray, tilt: np.ndarray) -> Iterator[tuple[Rows, int, int]]:
     """Group rows by line and period: a line below the saddle, with aliases small on both sides."""
-    period = np.zeros(len(tilt), dtype=int)
-    for least, nodes in reversed(_PERIODS):
-        period[rows.log_delta >= least] = nodes
+    period = _NODES[_LEAST.searchsorted(rows.log_delta, side="right")]
     ahead = np.minimum(tilt[:, None] + np.arange(_AHEAD), len(LINES) - 1)
-    moments = real[np.arange(len(tilt))[:, None], ahead] + _CHERNOFF[ahead]
+    every = np.arange(len(tilt))
+    moments = real[every[:, None], ahead] + _CHERNOFF[ahead]
     index = np.maximum(tilt[:, None] - _BACK, 0)
     move = rows.start[:, None] + period[:, None] / LINES[index]
     with np.errstate(invalid="ignore"):
         alias = moments[:, None, :] - move[:, :, None] * LINES[ahead][:, None, :]
-    good = alias.min(axis=2) + (period - rows.log_delta)[:, None] < -21.0
+    good = alias.min(axis=2) < (rows.log_delta - period - 21.0)[:, None]
     good &= (period > 0)[:, None] & (tilt[:, None] >= _BACK)
-    line = np.where(good.any(axis=1), index[np.arange(len(tilt)), good.argmax(axis=1)], -1)
+    first = good.argmax(axis=1)
+    line = np.where(good[every, first], index[every, first], -1)
     keys = sorted(set(zip(line.tolist(), period.tolist(), strict=True)))
     for key in keys:
         if key[0] >= 0 and len(keys) == 1:
@@ -240,7 +257,7 @@ def _transformed(
     floor = _NOTHING - np.maximum(first - rows.log_delta, 0.0)
     weights: list[np.ndarray] = []
     for block in range(len(_BLOCKS) - 1):
-        factor = _factor(line, period, block)
+        factor = _places(line, period, block)[1]
         total = np.zeros((len(rows.index), len(factor)), dtype=complex)
         for column, mechanism in enumerate(mechanisms):
             count = rows.counts[:, column]
@@ -253,7 +270,7 @@ def _transformed(
         weights.append(total)
         done = total.real[:, -12:].max(axis=1) < floor
         if done.all():
-            yield rows, np.concatenate(weights, axis=1)
+            yield rows, np.concatenate(weights, axis=1) if block else total
             return
         if done.any():
             yield rows.part(done), np.concatenate([part[done] for part in weights], axis=1)
@@ -263,11 +280,9 @@ def _transformed(
 def _evaluate(rows: Rows, weights: np.ndarray, line: int, period: int) -> np.ndarray:
     """delta at each row's epsilon."""
     c = LINES[line]
-    t = _times(line, period, 0, weights.shape[1])
-    weights = np.exp(weights)
-    weights[:, 0] *= 0.5
+    t, shares = _powers(line, period, weights.shape[1])
     turn = np.exp(-1j * np.multiply.outer(rows.start, t))
-    value = (weights * turn).real.sum(axis=1) * (t[1] / math.pi)
+    value = (np.exp(weights) * shares[0] * turn).real.sum(axis=1) * (t[1] / math.pi)
     height = np.exp(np.minimum(rows.base - c * rows.start - _LOG_CC[line], 700.0))
     return np.where(value > _least(rows), np.minimum(value * height, 1.0), np.nan)
 
@@ -284,27 +299,25 @@ def _solve(
 
     A row that starts at its `floor` and lies below it is answered by minus infinity at once.
     """
-    c = LINES[line]
-    t = _times(line, period, 0, weights.shape[1])
-    height = rows.base - _LOG_CC[line] + math.log(t[1] / math.pi) - rows.log_delta
-    weights = np.exp(weights)
-    weights[:, 0] *= 0.5
-    z = c + 1j * t
-    powers = np.stack([weights, weights * z, weights * (z * z)], axis=1)
-    powers = np.concatenate([powers.real, powers.imag], axis=2)
+    c = float(LINES[line])
+    t, shares = _powers(line, period, weights.shape[1])
+    height = rows.base - rows.log_delta - (float(_LOG_CC[line]) - math.log(t[1] / math.pi))
+    powers = (np.exp(weights)[:, None, :] * shares).view(float)  # real and imaginary in turn
     eps, active, least = rows.start.copy(), np.ones(len(rows.start), dtype=bool), _least(rows)
+    phase = np.empty(weights.shape, dtype=complex)
     for turn in range(40):
         angle = eps[:, None] * t
-        phase = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
-        value, slope, bend = np.matmul(powers, phase[:, :, None])[:, :, 0].T
+        np.cos(angle, out=phase.real)
+        np.sin(angle, out=phase.imag)
+        value, slope, bend = np.matmul(powers, phase.view(float)[:, :, None])[:, :, 0].T
         good = (value > least) & (slope > 0)
-        value, slope = np.where(good, value, 1.0), np.where(good, slope, 1.0)
-        slope, bend = slope / value, bend / value
-        # With f = log delta - target: f' = -slope, f'' = bend - slope^2.
-        newton = (np.log(value) + height - c * eps) / slope
-        halley = newton / np.maximum(1 + 0.5 * newton * (slope - bend / slope), 0.5)
+        if not good.all():
+            value, slope = np.where(good, value, 1.0), np.where(good, slope, 1.0)
+        # With f = log delta - target: f' = -slope / value, f'' = bend / value - f'^2.
+        newton = (np.log(value) + height - c * eps) * (value / slope)
+        halley = newton / np.maximum(1 + 0.5 * newton * (slope / value - bend / slope), 0.5)
         move = np.where(good, np.minimum(np.maximum(halley, -2.0 / c), 2.0 / c), -0.5 / c)
-        eps = np.where(active, eps + move, eps)
+        eps = eps + active * move
         if turn == 0:
             under = good & (rows.start <= floor) & (newton < 0)
             active &= ~under

@@ -43,14 +43,16 @@ def replaced(rate: float, sigma: float, z: np.ndarray) -> np.ndarray:
 
 def _by_blocks(rate: float, sigma: float, z: np.ndarray, both: bool) -> np.ndarray:
     """Real orders of very different size get nodes of their own; the far ones give infinity."""
-    flat = np.atleast_1d(z).ravel()
-    if np.iscomplexobj(flat):
+    flat = z.reshape(-1)
+    if flat.dtype.kind == "c":
         groups = [np.arange(len(flat))]
     else:  # orders that stay within a few widths share nodes, larger ones by factors of 8
         size = np.maximum(flat + 1.0, -flat) / (3 * _EDGE * sigma)
-        kind = np.ceil(np.log2(np.maximum(size, 1.0)) / 3.0)
-        order = np.argsort(size, kind="stable")
-        groups = [order[kind[order] == k] for k in sorted(set(kind.tolist()))]
+        groups = [np.arange(len(flat))]
+        if size.max() > 1.0:
+            kind = np.ceil(np.log2(np.maximum(size, 1.0)) / 3.0)
+            order = size.argsort(kind="stable")
+            groups = [order[kind[order] == k] for k in sorted(set(kind.tolist()))]
     out = np.full(flat.shape, np.inf, dtype=flat.dtype)
     for group in groups:
         nodes, kept = _nodes(rate, sigma, flat[group], both), len(group)
@@ -66,14 +68,15 @@ def _by_blocks(rate: float, sigma: float, z: np.ndarray, both: bool) -> np.ndarr
 
 def _nodes(rate: float, sigma: float, z: np.ndarray, both: bool) -> Nodes | None:
     """Equispaced nodes that cover and resolve the integrand for all of `z`."""
-    real = np.real(z)
-    frequency = float(np.abs(np.imag(z)).max()) if np.iscomplexobj(z) else 0.0
-    most = max(float(real.max()), -1.0 - float(real.min()) if both else 0.0)
+    real, turning = z.real, z.dtype.kind == "c"
+    frequency = max(float(z.imag.max()), -float(z.imag.min())) if turning else 0.0
+    highest, lowest = float(real.max()), float(real.min())
+    most = max(highest, -1.0 - lowest if both else 0.0)
     if both:  # L'(u) <= 2/s, and the picture is its own mirror image
         right = _reach(rate, sigma, (most + 1.0, most), _EDGE + (1.0 + 2.0 * most) / sigma)
         left = -right
     else:
-        least = max(-1.0 - float(real.min()), 0.0)
+        least = max(-1.0 - lowest, 0.0)
         right = _reach(rate, sigma, (most + 1.0, 0.0), _EDGE + max(most + 1.0, 0.0) / sigma)
         left = -_reach(rate, sigma, (0.0, least), _EDGE + least / sigma)
     step = _step(rate, sigma, frequency, both)
@@ -105,8 +108,7 @@ def _log_ratio(rate: float, exponent: np.ndarray) -> np.ndarray:
 
 def _log_mean(nodes: Nodes, z: np.ndarray) -> np.ndarray:
     """log E_P[e^(z L)]: as log1p of E[e^(zL) - 1], which keeps small moments exact."""
-    real = np.real(z)
-    forward = real >= -0.5
+    forward = z.real >= -0.5
     if forward.all():
         return _one_side(nodes.loss, nodes.log_p, z)
     if not forward.any():
@@ -119,18 +121,19 @@ def _log_mean(nodes: Nodes, z: np.ndarray) -> np.ndarray:
 
 
 def _one_side(loss: np.ndarray, log_weight: np.ndarray, z: np.ndarray) -> np.ndarray:
-    if np.iscomplexobj(z):
-        if np.all(np.real(z) == np.real(z[0])):
-            return _line(loss, log_weight, float(np.real(z[0])), np.imag(z))
+    if z.dtype.kind == "c":
+        if (z.real == z.real[0]).all():
+            return _line(loss, log_weight, float(z.real[0]), z.imag)
         return np.array([_line(loss, log_weight, x.real, np.array([x.imag]))[0] for x in z])
     exponent = np.multiply.outer(z, loss)
     log_term = exponent + log_weight
-    top = np.max(log_term, axis=-1)
-    out, small = np.empty(len(z)), top < 3.0
-    if small.any():  # where the weight is nothing the growth may overflow: hold it below
-        growth = np.expm1(np.minimum(exponent[small], 300.0)) * np.exp(log_weight)
-        out[small] = np.log1p(np.maximum(np.sum(growth, axis=-1), -1 + 1e-300))
-    if not small.all():
+    top = log_term.max(axis=-1)
+    out, small, every = np.empty(len(z)), top < 3.0, float(top.max()) < 3.0
+    if every or small.any():  # where the weight is nothing the growth may overflow: hold it below
+        part = exponent if every else exponent[small]
+        growth = np.expm1(np.minimum(part, 300.0)) * np.exp(log_weight)
+        out[small] = np.log1p(np.maximum(growth.sum(axis=-1), -1 + 1e-300))
+    if not every:
         large = np.exp(log_term[~small] - top[~small, None])
         out[~small] = top[~small] + np.log(np.sum(large, axis=-1))
     return out
@@ -146,23 +149,25 @@ def _line(loss: np.ndarray, log_weight: np.ndarray, c: float, t: np.ndarray) -> 
     if top < 3.0:  # E[e^(zL) - 1] from a part that is exact for small losses and the phases' own
         growth = np.exp(log_weight) * np.expm1(np.minimum(c * loss, 300.0))
         turned *= math.exp(top)
-        return _log1p(np.sum(growth) + turned.real, turned.imag)
-    return top + np.log(np.sum(grown) + turned)
+        return _log1p(growth.sum() + turned.real, turned.imag)
+    return top + np.log(grown.sum() + turned)
 
 
 def _turned(loss: np.ndarray, weight: np.ndarray, t: np.ndarray) -> np.ndarray:
     """sum_j weight_j (e^(i t loss_j) - 1) for equidistant t, or one by one.
 
-    With a = e^(ix) - 1 and b = e^(iy) - 1 that of x + y is ab + a + b: a matrix product takes the
-    place of most of the sines, and small losses keep all their digits.
+    With a = e^(ix) - 1 and b = e^(iy) - 1 that of x + y is (a + 1) b + a: a matrix product takes
+    the place of most of the sines, and small losses keep all their digits.
     """
-    inner = 16 if len(t) % 16 == 0 else len(t)
+    inner = 8 if len(t) <= 64 else 16
+    inner = inner if len(t) % inner == 0 else len(t)
     step = (t[-1] - t[0]) / (len(t) - 1) if len(t) > 1 else 0.0
-    if inner == len(t) or np.ptp(np.diff(t)) > 1e-9 * step:
-        return np.sum(weight * _turns(t, loss), axis=1)
-    coarse, fine = weight * _turns(t[::inner], loss), _turns(step * np.arange(inner), loss)
-    product = np.einsum("ij,kj->ik", coarse, fine)  # too small for threads
-    return (product + np.sum(coarse, axis=1)[:, None] + np.sum(fine * weight, axis=1)).ravel()
+    if inner == len(t) or np.abs(t[1:] - t[:-1] - step).max() > 1e-9 * step:
+        return (weight * _turns(t, loss)).sum(axis=1)
+    turns = _turns(np.concatenate([step * np.arange(inner), t[::inner]]), loss)
+    fine, coarse = turns[:inner], weight * turns[inner:]
+    product = np.einsum("ij,kj->ik", coarse + weight, fine)  # too small for threads
+    return (product + coarse.sum(axis=1)[:, None]).ravel()
 
 
 def _turns(t: np.ndarray, loss: np.ndarray) -> np.ndarray:
@@ -170,8 +175,9 @@ def _turns(t: np.ndarray, loss: np.ndarray) -> np.ndarray:
     half = np.multiply.outer(0.5 * t, loss)
     sine = np.sin(half)
     out = np.empty(half.shape, dtype=complex)
-    np.multiply(-2.0 * sine, sine, out=out.real)
-    np.multiply(2.0 * sine, np.cos(half), out=out.imag)
+    twice = sine + sine
+    np.multiply(twice, -sine, out=out.real)
+    np.multiply(twice, np.cos(half), out=out.imag)
     return out
 
 
