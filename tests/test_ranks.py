@@ -20,7 +20,7 @@ def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     command = [
         *(sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", "2", two_ranks.__file__, str(folder)),
+        *("--nproc-per-node", "2", "-m", two_ranks.__name__, str(folder)),
     ]
     root = Path(two_ranks.__file__).parents[1]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=root)
@@ -58,7 +58,11 @@ def test_rank_0_alone_draws_the_noise_once_and_in_full(both, alone):
 
 
 def test_all_ranks_draw_one_secret_batch(both):
-    """Each step's slices make one Poisson batch: the ranks saw the same sizes."""
+    """Each step's slices make one Poisson batch: no record is in two of them."""
+    for slices in zip(*(rank["secret"]["slices"] for rank in both), strict=True):
+        together = torch.cat(slices)
+        assert len(together.unique()) == len(together)
+        assert torch.equal(together.sort().values[::2], slices[0]), "not dealt out in turn"
     sizes = both[0]["secret"]["sizes"]
     assert sizes == both[1]["secret"]["sizes"] and len(set(sizes)) > 3
     mean = 0.2 * two_ranks.RECORDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from torch import distributed, nn
 
 import dpkit as dp
 from dpkit.gradients import Adam
+from dpkit.ranks import Ranks
+from tests.privacy.planted.ranks import planted
 
 RECORDS, STEPS = 90, 12
 
@@ -37,8 +40,9 @@ def flat(net: nn.Module) -> torch.Tensor:
 
 
 def trained(net: nn.Module, wanted: dp.Plan, **options) -> dict:
-    """A run, with the noise that this process drew and the batches that it saw."""
+    """A run, with the noise that this process drew and the slices that it saw."""
     drawn, original = [], dp.Gaussian.draw
+    slices, own = [], Ranks.own
 
     def draw(self, total, norm, generator):
         given = total.clone()
@@ -46,14 +50,19 @@ def trained(net: nn.Module, wanted: dp.Plan, **options) -> dict:
         drawn.append(noisy - given)
         return noisy
 
-    dp.Gaussian.draw = draw
+    def kept(self, batch):
+        slices.append(torch.as_tensor(own(self, batch)))
+        return own(self, batch)
+
+    dp.Gaussian.draw, Ranks.own = draw, kept
     try:
         steps = list(dp.train(net, data(), wanted, device="cpu", **options))
     finally:
-        dp.Gaussian.draw = original
+        dp.Gaussian.draw, Ranks.own = original, own
     return {
         "weights": flat(net),
         "noise": torch.stack(drawn) if drawn else None,
+        "slices": slices,
         "sizes": [step.peek.batch_size for step in steps],
         "losses": [step.peek.loss for step in steps],
         "epsilon": steps[-1].epsilon if steps else None,
@@ -71,6 +80,12 @@ def refused(**options) -> str:
 
 def main(folder: Path) -> None:
     """Each case on both ranks; each rank writes what it saw."""
+    with ExitStack() as stack:
+        planted(stack)
+        _cases(folder)
+
+
+def _cases(folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     distributed.init_process_group("gloo")

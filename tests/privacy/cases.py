@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 import dpkit as dp
-from dpkit.gradients import Adam, Automatic, Flat, PerLayer
+from dpkit import runs
+from dpkit.gradients import Adam, Augmentation, Automatic, Flat, PerLayer, Views
 
 LONG = bool(os.environ.get("DPKIT_LONG"))
 """Set DPKIT_LONG=1 for the long forms: 10,000 replayed pairs, 200 kills, 2,000 audits."""
@@ -32,6 +33,29 @@ def widening(step: int) -> float:
     return 0.5 + 0.5 * step
 
 
+@dataclass(frozen=True)
+class Rolled(Augmentation):
+    """Views of records of any shape: the last dimension rolled, token ids as well as numbers."""
+
+    views: int = 3
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Every shape will do."""
+
+    def drawn(self, device: torch.device) -> Views:
+        return _Rolls(torch.randperm(6, device=device)[: self.views].tolist())
+
+
+class _Rolls(Views):
+    def __init__(self, places: list[int]) -> None:
+        self.places, self.count = places, len(places)
+
+    def of(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.stack([inputs.roll(n, -1) for n in self.places], 1).flatten(0, 1)
+
+
+runs.EXPORTS = (*runs.EXPORTS, Rolled)
+
 METHODS = [
     dp.DPSGD(1.3, 0.7, 0.2),
     dp.DPSGD(0.8, 2.0, 0.1, 0.9),
@@ -40,10 +64,12 @@ METHODS = [
     dp.DPSGD(1.1, widening, 0.2),
     dp.DPSGD(1.2, 0.7, 0.2, clipping=PerLayer()),
     dp.DPSGD(1.2, 0.7, 0.05, optimiser=Adam()),
+    dp.DPSGD(1.2, 0.7, 0.2, augmentation=Rolled()),
+    dp.DPSGD(1.2, 0.7, 0.2, 0.9, averaging=0.9),
 ]
 """Every method, with every kind of schedule that it takes, and every way of descending."""
 
-READABLE = [method for method in METHODS if method.optimiser is None]
+READABLE = [method for method in METHODS if not (method.optimiser or method.averaging)]
 """Methods whose releases can be read off the weights' movement."""
 
 SAMPLERS = [

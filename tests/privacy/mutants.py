@@ -38,8 +38,12 @@ NET = {
     "f": ("test_f_ledger.py", "not measured or DPSGD0 or DPSGD2 or DPSGD3"),
     "g": ("test_g_metamorphic.py", "mlp or conv1d or tied or linear or DPSGD or sgd or mixes"),
     "k": ("test_checkpoint.py", "not killed"),
+    "r": ("../test_ranks.py", "test"),
 }  # fmt: skip
-"""The tests of each letter that hunt mutants: short, yet every kind is there. k: checkpoints."""
+"""The tests of each letter that hunt mutants: short, yet every kind is there.
+
+k: checkpoints; r: two processes, which plant the fault in themselves.
+"""
 
 
 class _Hunt:
@@ -47,7 +51,7 @@ class _Hunt:
 
     def __init__(self, words: Mapping[str, str]) -> None:
         self.words = {letter: Expression.compile(text) for letter, text in words.items()}
-        self.files = {NET[letter][0]: letter for letter in words}
+        self.files = {Path(NET[letter][0]).name: letter for letter in words}
         self.found: dict[str, tuple[int, list[str]]] = {letter: (0, []) for letter in words}
 
     def pytest_collection_modifyitems(self, items) -> None:
@@ -86,7 +90,7 @@ def hunted(one: Mutant | None, words: Mapping[str, str]) -> dict[str, tuple[int,
     with ExitStack() as stack:
         if one is not None:
             one.plant(stack)
-        said = _pytest(list(hunt.files), plugins=[hunt])
+        said = _pytest([NET[letter][0] for letter in words], plugins=[hunt])
     idle = [letter for letter, (ran, failed) in hunt.found.items() if not (ran or failed)]
     if idle:
         raise RuntimeError(f"no test of {idle} ran: {said[-2000:]}")

@@ -53,7 +53,7 @@ def test_as_many_tests_as_the_lists_call_for(counted, file):
 
 
 def test_no_file_of_the_net_is_missing(counted):
-    assert {file for file, _ in NET.values()} <= set(counted)
+    assert {file for file, _ in NET.values() if "/" not in file} <= set(counted)
     assert counted["test_e_accountants.py"] >= 60 and counted["test_checkpoint.py"] >= 13
 
 
@@ -86,7 +86,7 @@ def test_every_mechanism_that_draws_is_recorded():
 
 def test_the_mutants_are_named_once_and_hunted_by_more_than_the_audit():
     names = [one.name for one in MUTANTS]
-    assert len(set(names)) == len(names) >= 75
+    assert len(set(names)) == len(names) >= 95
     assert all(one.bug and set(one.letters) <= set(NET) for one in MUTANTS)
     assert all(set(one.letters) - {"c"} for one in MUTANTS)
     assert 12 <= sum(one.short for one in MUTANTS) <= 24

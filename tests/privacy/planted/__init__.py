@@ -1,9 +1,18 @@
 """The catalogue of planted faults; importing it registers them all."""
 
-from tests.privacy.planted import accounting, batching, checkpoints, clipping, ledger, noise, steps
+from tests.privacy.planted import (
+    accounting,
+    batching,
+    checkpoints,
+    clipping,
+    ledger,
+    noise,
+    ranks,
+    steps,
+)
 from tests.privacy.planted.mutant import MUTANTS, Mutant
 
 __all__ = [
     "MUTANTS", "Mutant", "accounting", "batching", "checkpoints", "clipping", "ledger", "noise",
-    "steps",
+    "ranks", "steps",
 ]  # fmt: skip
