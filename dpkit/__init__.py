@@ -33,6 +33,7 @@ _HOMES = {
     "methods": ("DPSGD", "Method"),
     "knobs": ("Knob", "knob", "turned"),
     "plan": ("Plan",),
+    "budgets": ("RDPBudget", "RhoBudget"),
     "training": ("Step", "train"),
     "auditing": ("Audit", "audit"),
 }
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         Moments,
     )
     from dpkit.auditing import Audit, audit  # noqa: F401
+    from dpkit.budgets import RDPBudget, RhoBudget  # noqa: F401
     from dpkit.knobs import Knob, knob, turned  # noqa: F401
     from dpkit.mechanisms import (  # noqa: F401
         Access,

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from dpkit.accountants import PLD, Accountant, Bounds
 from dpkit.accountants.base import printed
 from dpkit.accountants.calibration import solve_scale
+from dpkit.budgets import Budget, Meter
 from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Ledger, Mechanism, Neighbours, Refused, Release
 from dpkit.methods import Method
 from dpkit.samplers import Sampler
+from dpkit.schedules import read_once
 
 MEANINGLESS = 20.0
 """Above this epsilon a guarantee is told to be practically empty."""
@@ -34,6 +36,9 @@ class Plan:
 
     *Guarantee*
     - `epsilon()` is the price of the completed run, and a completed run spends exactly that;
+    - a `budget` ends the run before the step that would exceed it: where the noise is fixed
+      beforehand, `steps` says when, and where it reacts, `epsilon()` is the budget's;
+    - a function of the step is read once, here: what it may say later changes nothing;
     - what cannot be accounted is refused at construction, in words.
     """
 
@@ -46,10 +51,12 @@ class Plan:
     relation: Neighbours | None = None
     accountant: Accountant = field(default_factory=PLD)
     before: tuple[Release, ...] = ()
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
-        """Check delta and that the relation fits method and sampler; charge one group."""
+        """Check delta, schedules, and that the relation fits method and sampler; charge a group."""
         check_knobs(self)
+        object.__setattr__(self, "method", read_once(self.method, self.sampler.steps))
         allowed = [r for r in self.sampler.relations if r in self.method.relations]
         if self.relation is not None and self.relation not in allowed:
             raise Refused(
@@ -63,6 +70,7 @@ class Plan:
                 f"neighbouring relation; choose another sampler."
             )
         self._charge(self.sampler.groups()[0])
+        self._check_budget()
 
     @property
     def neighbours(self) -> Neighbours:
@@ -73,12 +81,39 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Number of steps T."""
-        return self.sampler.steps
+        """Number of steps T: as many as the budget admits, at most those if the noise reacts."""
+        if self.budget is None or self.method.reacting:
+            return self.sampler.steps
+        return self._admitted
+
+    @cached_property
+    def _admitted(self) -> int:
+        """The end of the last group that the budget's own meter lets through."""
+        meter, end = self.meter(), 0
+        assert meter is not None
+        for group in self.sampler.groups():
+            if not meter.pay(self._charge(group)):
+                break
+            end = group.stop
+        return end
+
+    def meter(self) -> Meter | None:
+        """A meter of the budget that `before` has been paid to, or None; a run pays it."""
+        if self.budget is None:
+            return None
+        meter = self.budget.meter()
+        if not meter.pay((r.mechanism.pair(self.neighbours), r.count) for r in self.before):
+            raise Refused(f"What comes before the run exceeds {self.budget.describe}; allow more.")
+        return meter
 
     def ledger(self, steps: int | None = None) -> Ledger:
         """What the first `steps` steps are going to be charged (all of them by default)."""
-        steps = self.steps if steps is None else steps
+        if self.method.reacting:
+            raise Refused(
+                "Noise that reacts to validation has no ledger beforehand; each Step of its run "
+                "carries what was spent, and `epsilon()` is the budget's."
+            )
+        steps = self.steps if steps is None else min(steps, self.steps)
         entries = [(r.mechanism.pair(self.neighbours), r.count) for r in self.before]
         groups = self.sampler.groups()
         if not self.method.varies:
@@ -100,15 +135,22 @@ class Plan:
 
     @cached_property
     def _price(self) -> float:
+        if self.method.reacting and self.budget:
+            return self.budget.epsilon(self.delta)
         return self.accountant.epsilon(self.ledger(), self.delta)
 
     def bounds(self) -> Bounds:
         """Lower bound, estimate and upper bound of the price, with how they were found."""
+        if self.method.reacting and self.budget:
+            price = self.epsilon()
+            return Bounds(0.0, price, price, self.budget.describe, self.neighbours)
         return self.accountant.bounds(self.ledger(), self.delta)
 
     def curve(self, points: int = 200) -> Curve:
         """Planned epsilon after each of about `points` steps spread over the run."""
         steps = np.unique(np.linspace(1, self.steps, min(points, self.steps)).round().astype(int))
+        if self.method.reacting:  # nothing less than the whole budget is promised at any step
+            return Curve(steps, np.full(len(steps), self.epsilon()))
         whole = self.ledger()
         index = {mechanism: i for i, (mechanism, _) in enumerate(whole.entries)}
         counts = self._cumulative(steps, index)
@@ -122,6 +164,11 @@ class Plan:
         if not (isinstance(epsilon, int | float) and 0 < epsilon < float("inf")):
             raise ValueError(
                 f"epsilon (ε, price to calibrate to) must lie in (0, infinity), got {epsilon!r}."
+            )
+        if self.budget is not None:
+            raise Refused(
+                f"A plan under {self.budget.describe} ends where that is used up, whatever its "
+                f"noise: choose the budget, by RhoBudget.of or RDPBudget.of, or calibrate without."
             )
         if not self.accountant.is_bound:
             raise Refused(
@@ -170,15 +217,16 @@ class Plan:
         """The promise in one sentence: epsilon, delta, unit, relation, sampler, accountant."""
         epsilon = self.epsilon()
         accountant = self.accountant
+        reacting = self.method.reacting is not None
         if not np.isfinite(epsilon):
             promise = "No privacy is promised: epsilon is infinite"
-        elif accountant.is_bound:
+        elif accountant.is_bound or reacting:
             promise = f"({round_up(epsilon)}, {self.delta:.3g})-differential privacy"
         else:
             promise = f"An estimate, not a bound: epsilon about {epsilon:.3g} at {self.delta:.3g}"
         text = (
             f"{promise} for one example ({self.neighbours.value}), by {self.sampler.describe} "
-            f"over {self.steps:,} steps, accounted by {accountant.name}; assumes exact real "
+            f"over {self._length}; assumes exact real "
             f"arithmetic (computers round)"
             + (" and that the number of examples is public." if known_size else ".")
         )
@@ -188,7 +236,55 @@ class Plan:
             text = "Teaching run: whoever knows the seed can remove the noise. Otherwise: " + text
         return text
 
+    @property
+    def _length(self) -> str:
+        """For how long, and what the price rests on."""
+        steps = f"{self.steps:,} steps"
+        if self.budget is None:
+            return f"{steps}, accounted by {self.accountant.name}"
+        budget = self.budget.describe
+        if self.method.reacting is None:
+            return f"{steps}, as many as {budget} admits, accounted by {self.accountant.name}"
+        return f"at most {steps}, by a filter that keeps {budget} whatever the noise reacts to"
+
+    @property
+    def measure(self) -> Accountant:
+        """How what is spent is told while a run goes on: in its budget's measure if it reacts."""
+        reacting = self.budget if self.method.reacting else None
+        return reacting.accountant if reacting else self.accountant
+
+    def _check_budget(self) -> None:
+        """Refuse what is no filter, and a run that it could not price or that it never lets go."""
+        reacting = self.method.reacting
+        if self.budget is None:
+            if reacting:
+                raise Refused(
+                    "Noise that reacts to validation has no price beforehand; give the plan a "
+                    "budget, RhoBudget or RDPBudget."
+                )
+            return
+        if not isinstance(self.budget, Budget):
+            raise Refused(
+                f"budget must be a RhoBudget or an RDPBudget, got {type(self.budget).__name__}: "
+                f"curves of losses (PLD, f-DP) are no filter for noise that reacts."
+            )
+        first = self.sampler.groups()[0]
+        if reacting and reacting.steps_per_epoch % len(first):
+            raise Refused(
+                f"ValidationDecay must hold for whole groups of {len(first):,} steps, which "
+                f"{type(self.sampler).__name__} charges together, got steps_per_epoch = "
+                f"{reacting.steps_per_epoch:,}; make it a multiple."
+            )
+        meter = self.meter()
+        if meter is not None and not meter.pay(self._charge(first)):
+            raise Refused(
+                f"The first {len(first):,} steps would exceed {self.budget.describe}; allow more, "
+                f"or add noise."
+            )
+
     def _if_stopped(self, steps: int) -> str:
+        if self.method.reacting:
+            return f"Stopped after {steps:,} steps: the claim stays at the whole budget."
         smaller = self.accountant.epsilon(self.ledger(steps), self.delta)
         return (
             f"Stopped after {steps:,} steps: the claim stays at the planned price, since when to "
@@ -213,7 +309,7 @@ class Plan:
             return counts
 
         before = row([(r.mechanism.pair(self.neighbours), r.count) for r in self.before])
-        groups = self.sampler.groups()
+        groups = [group for group in self.sampler.groups() if group.start < self.steps]
         if self.method.varies:
             running = np.cumsum([row(self._charge(group)) for group in groups], axis=0)
             ends = np.array([group.stop for group in groups])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from dpkit import accountants, gradients, mechanisms, methods, samplers, schedules
+from dpkit import accountants, budgets, gradients, mechanisms, methods, samplers, schedules
 from dpkit.plan import Plan
 from dpkit.stored import dumps, loads
 from dpkit.training import Step
@@ -27,7 +27,9 @@ EXPORTS: tuple[type, ...] = (
     gradients.Flat,
     gradients.PerLayer,
     gradients.Automatic,
-    schedules.Tabulated,
+    *schedules.STORED,
+    budgets.RhoBudget,
+    budgets.RDPBudget,
     accountants.PLD,
     accountants.RDP,
     accountants.Moments,

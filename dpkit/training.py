@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from dpkit.accountants import Accountant
 from dpkit.checkpoint import Keeper, identity
 from dpkit.knobs import Knob
-from dpkit.mechanisms import Ledger, Mechanism, Neighbours, Release
+from dpkit.looks import Looks
+from dpkit.mechanisms import Release
 from dpkit.methods import Peek, Stepper
 from dpkit.noise import Noise
 from dpkit.plan import Plan
 from dpkit.ranks import Ranks
+from dpkit.spending import Spend, Step
 
 if TYPE_CHECKING:
     import torch
@@ -32,79 +33,6 @@ if TYPE_CHECKING:
 
 _SIZE = Knob("N", "public number of examples", 1, 1e12, integer=True)
 _EVERY = Knob("k", "steps between two looks at the test data, 0 for none", 0, 1e12, integer=True)
-
-
-class Spend:
-    """What has been charged so far: written before a batch is drawn, and never taken back."""
-
-    def __init__(self, relation: Neighbours) -> None:
-        """Nothing is charged yet."""
-        self.relation = relation
-        self._entries: list[tuple[Mechanism, int]] = []
-
-    def charge(self, entries: list[tuple[Mechanism, int]]) -> None:
-        """Write a charge down; repeats of the last mechanism are counted, not listed."""
-        for mechanism, count in entries:
-            if self._entries and self._entries[-1][0] == mechanism:
-                self._entries[-1] = (mechanism, self._entries[-1][1] + count)
-            else:
-                self._entries.append((mechanism, count))
-
-    @property
-    def mark(self) -> tuple[int, int]:
-        """A point in time, for `ledger`: entries so far and the count of the last."""
-        return len(self._entries), self._entries[-1][1] if self._entries else 0
-
-    def ledger(self, mark: tuple[int, int]) -> Ledger:
-        """The ledger as it stood at a mark."""
-        length, count = mark
-        entries = self._entries[:length]
-        if entries:
-            entries[-1] = (entries[-1][0], count)
-        return Ledger.of(entries, self.relation)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One finished step: how many are done, what is spent, and what a learner may peek at.
-
-    `step` counts finished steps from 1; after the last it equals the plan's `steps`.
-    `epsilon` and `ledger` are computed when they are asked for. `peek` is not private.
-    """
-
-    step: int
-    steps: int
-    peek: Peek
-    delta: float
-    accountant: Accountant = field(repr=False)
-    spend: Spend = field(repr=False, compare=False)
-    mark: tuple[int, int] = field(repr=False)
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """All that has been charged up to this step."""
-        return self.spend.ledger(self.mark)
-
-    @cached_property
-    def epsilon(self) -> float:
-        """Budget spent up to this step: its price had this length been fixed beforehand."""
-        return self.accountant.epsilon(self.ledger, self.delta)
-
-
-def price(steps: Sequence[Step]) -> list[float]:
-    """What was spent up to each of a run's steps, at once; the steps keep what was found."""
-    if not steps:
-        return []
-    ledgers = [step.ledger for step in steps]
-    index = {m: n for n, m in enumerate(dict.fromkeys(m for x in ledgers for m in x.mechanisms))}
-    counts = np.zeros((len(steps), len(index)), dtype=np.int64)
-    for row, ledger in enumerate(ledgers):
-        for mechanism, count in ledger.entries:
-            counts[row, index[mechanism]] = count
-    found = steps[0].accountant.curve(tuple(index), counts, steps[0].delta)
-    for step, epsilon in zip(steps, found.tolist(), strict=True):
-        step.__dict__["epsilon"] = epsilon  # what the cached property would hold
-    return found.tolist()
 
 
 def train(
@@ -185,15 +113,21 @@ class _Run:
         self.ranks = Ranks()
         self._keeping: tuple[Keeper, torch.nn.Module] | None = None
         self._random = _dropout_stream(self.sampling, device)
+        self.looks = Looks(plan, data)
 
     def steps(self) -> Iterator[Step]:
-        """Charge a group, then draw and release its steps one by one."""
-        plan = self.plan
+        """Pay and charge a group, then draw and release its steps one by one."""
+        plan, meter = self.plan, self.plan.meter()
         self.spend.charge([(r.mechanism.pair(plan.neighbours), r.count) for r in plan.before])
         batches = plan.sampler.batches(len(self.inputs), self.sampling)
         for group in plan.sampler.groups():
-            releases = [plan.method.releases(step) for step in group]
-            self.spend.charge(plan.sampler.charge(releases, plan.neighbours))
+            if not self.looks.before(group.start, self, meter):
+                break
+            releases = [plan.method.releases(step, self.looks.history) for step in group]
+            entries = plan.sampler.charge(releases, plan.neighbours)
+            if meter is not None and not meter.pay(entries):
+                break
+            self.spend.charge(entries)
             for step, released in zip(group, releases, strict=True):
                 batch = next(batches)
                 if step >= self.start:
@@ -216,6 +150,7 @@ class _Run:
 
     def join(self, ranks: Ranks) -> None:
         """Draw the batches of rank 0, after making sure that all ranks do the same."""
+        self.looks.refuse("several processes", ranks.size > 1)
         self.ranks = ranks
         if ranks.size > 1:
             for what, value in identity(self).items():
@@ -224,6 +159,7 @@ class _Run:
 
     def keep(self, keeper: Keeper, model: torch.nn.Module) -> None:
         """Go on from a checkpoint, if there is one, and write it from now on."""
+        self.looks.refuse("a checkpoint", True)
         self.start = keeper.resume(self, model)
         self.ranks.agree("checkpoint", self.start)
         self._keeping = keeper, model
@@ -276,9 +212,8 @@ class _Run:
             test = self.data.test_inputs, self.data.test_targets
             test_loss, accuracy = self.stepper.evaluate(*(t.to(self.device) for t in test))
             peek = replace(peek, test_loss=test_loss, accuracy=accuracy)
-        return Step(
-            done, plan.steps, peek, plan.delta, plan.accountant, self.spend, self.spend.mark
-        )
+        spent, told = (self.spend, self.spend.mark), self.looks.history
+        return Step(done, plan.steps, peek, plan.delta, plan.measure, *spent, told)
 
     def _due(self, done: int) -> bool:
         return done == 1 or done % self.every == 0 or done == self.plan.steps

@@ -10,7 +10,7 @@ import torch
 
 import dpkit as dp
 from dpkit.methods import dpsgd
-from dpkit.training import price
+from dpkit.spending import price
 
 
 def data(n=200, features=6, seed=0):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dpkit.noise import Noise
+    from dpkit.schedules import ValidationDecay
 
 Loss = Callable[..., Any]
 
@@ -73,9 +74,17 @@ class Method(ABC):
     def varies(self) -> bool:
         """Whether the releases change with the step; pricing is instant where they do not."""
 
+    @property
+    def reacting(self) -> ValidationDecay | None:
+        """The noise schedule if it reacts to validation accuracy: such a run needs a budget."""
+        return None
+
     @abstractmethod
     def releases(self, step: int, history: tuple[float, ...] = ()) -> tuple[Release, ...]:
-        """What the step releases: a pure function; `()` means post-processing only."""
+        """What the step releases: a pure function; `()` means post-processing only.
+
+        `history` holds the validation accuracies that a reacting schedule has seen before.
+        """
 
     @abstractmethod
     def scaled(self, factor: float) -> Self:

@@ -13,7 +13,7 @@ from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Gaussian, Neighbours, Release
 from dpkit.methods.base import Loss, Method, Peek
 from dpkit.ranks import Ranks
-from dpkit.schedules import Schedule, at, scaled
+from dpkit.schedules import Schedule, ValidationDecay, at, scaled
 
 if TYPE_CHECKING:
     import torch
@@ -56,8 +56,14 @@ class DPSGD(Method):
     relations: ClassVar[tuple[Neighbours, ...]] = tuple(Neighbours)
 
     def __post_init__(self) -> None:
-        """Check every knob, and that the momentum is given once."""
+        """Check every knob, that the momentum is given once, and that noise alone reacts."""
         check_knobs(self)
+        for name in ("max_grad_norm", "learning_rate"):
+            if isinstance(getattr(self, name), ValidationDecay):
+                raise ValueError(
+                    f"{name} cannot follow ValidationDecay, which sets the noise_multiplier alone; "
+                    f"give it a schedule that is fixed beforehand."
+                )
         if self.optimiser is not None and self.momentum:
             raise ValueError(
                 f"momentum (m) must be 0 beside an optimiser, which has its own, got "
@@ -69,9 +75,15 @@ class DPSGD(Method):
         """Whether the noise multiplier is a function of the step."""
         return callable(self.noise_multiplier)
 
+    @property
+    def reacting(self) -> ValidationDecay | None:
+        """The noise schedule if it reacts to validation accuracy."""
+        noise = self.noise_multiplier
+        return noise if isinstance(noise, ValidationDecay) else None
+
     def releases(self, step: int, history: tuple[float, ...] = ()) -> tuple[Release, ...]:
         """One Gaussian on the sampled records; its noise is relative to C, whatever C is."""
-        return (Release(Gaussian(at(self.noise_multiplier, step))),)
+        return (Release(Gaussian(at(self.noise_multiplier, step, history))),)
 
     def scaled(self, factor: float) -> Self:
         """The same run with the noise multiplier times a factor."""

@@ -18,7 +18,8 @@ from dpkit.plan import Curve, Plan, round_down, round_up
 from dpkit.runs import Run
 from dpkit.samplers import FixedSize
 from dpkit.settings import Settings, choose
-from dpkit.training import Step, price, train
+from dpkit.spending import price
+from dpkit.training import Step, train
 from dpkit.widgets import words
 from dpkit.widgets.budget import Budget
 from dpkit.widgets.runner import Runner, State

@@ -1,0 +1,245 @@
+"""Budgets: filters that end a run before the step which would exceed them, whatever it reacts to.
+
+A schedule that reacts to what was released has no price beforehand: the noise of a step is itself
+an outcome. What may be promised then is the budget of a filter, fixed before the run. For rho
+(zCDP) and for RDP at one order costs simply add, and a filter that stops before their sum exceeds
+the budget keeps it (fully adaptive composition: Feldman and Zrnic 2021; Lecuyer 2021). For curves
+of losses (PLD, f-DP) that is not so, and dpkit offers no such filter.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass
+from fractions import Fraction
+from typing import Self
+
+import numpy as np
+
+from dpkit.accountants import RDP, ZCDP, Accountant
+from dpkit.accountants.base import checked_delta
+from dpkit.accountants.rdp import ORDERS, to_epsilon
+from dpkit.knobs import check_knobs, knob
+from dpkit.mechanisms import Ledger, Mechanism, Refused
+
+Entries = Iterable[tuple[Mechanism, int]]
+_SLACK = 1 + 2.0**-48
+"""What rounding of a few operations may hide, relative; the claim holds it."""
+
+
+class Budget(ABC):
+    """How much a run may cost in a measure that adds up step by step.
+
+    *Guarantee*
+    - `epsilon` holds for every run that pays a `Meter` of this budget before it draws, also where
+      noise, length or anything else reacts to what was released before.
+    """
+
+    @property
+    @abstractmethod
+    def total(self) -> float:
+        """The number that the sum of costs may reach but not exceed."""
+
+    @property
+    @abstractmethod
+    def describe(self) -> str:
+        """A few words for the guarantee."""
+
+    @property
+    @abstractmethod
+    def accountant(self) -> Accountant:
+        """How the part that is used is told as an epsilon while a run goes on."""
+
+    @abstractmethod
+    def cost(self, mechanism: Mechanism) -> float:
+        """What one charge costs, or Refused where it has no cost in this measure."""
+
+    @abstractmethod
+    def epsilon(self, delta: float) -> float:
+        """The epsilon that the whole budget stands for."""
+
+    def meter(self) -> Meter:
+        """A meter of this budget that nothing has been paid to."""
+        return Meter(self)
+
+
+@dataclass(frozen=True)
+class RhoBudget(Budget):
+    """A budget of zCDP: Gaussian releases on all records, or on batches that share none.
+
+    *Source*: Bun and Steinke 2016 (zCDP); Yu et al. 2019 (budgets over epochs); Feldman and Zrnic
+    2021 (RDP filters; rho bounds all orders at once, by one and the same stop).
+    """
+
+    rho: float = knob(
+        MISSING, "ρ", "zCDP budget of the whole run", 0, 1e6, open_low=True, log=True,
+        slider=(0.01, 10.0),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Check rho."""
+        check_knobs(self)
+
+    @classmethod
+    def of(cls, epsilon: float, delta: float) -> Self:
+        """The largest budget that stands for at most `epsilon`."""
+        low, high = 1e-12, 1e6
+        if not (epsilon > 0 and cls(low).epsilon(delta) <= epsilon < math.inf):
+            raise ValueError(_too_little(epsilon, cls(low).epsilon(delta)))
+        for _ in range(200):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if cls(middle).epsilon(delta) <= epsilon else (low, middle)
+        return cls(low)
+
+    @property
+    def total(self) -> float:
+        """rho."""
+        return self.rho
+
+    @property
+    def describe(self) -> str:
+        """The budget in a few words."""
+        return f"a zCDP budget of ρ = {self.rho:.6g}"
+
+    @property
+    def accountant(self) -> Accountant:
+        """zCDP."""
+        return ZCDP()
+
+    def cost(self, mechanism: Mechanism) -> float:
+        """The charge's rho."""
+        try:
+            return ZCDP().rho(Ledger(((mechanism, 1),)))
+        except Refused:
+            raise Refused(
+                f"{type(mechanism).__name__} has no rho that holds for all orders, so a RhoBudget "
+                f"cannot count it; give an RDPBudget, or draw batches by Shuffle."
+            ) from None
+
+    def epsilon(self, delta: float) -> float:
+        """The best conversion over all orders."""
+        rho = self.rho * _SLACK
+        moments = rho * ORDERS * (ORDERS - 1)
+        return float(to_epsilon(moments[None, :], checked_delta(delta))[0])
+
+
+@dataclass(frozen=True)
+class RDPBudget(Budget):
+    """A budget of Renyi privacy at one order, fixed beforehand: any release that has moments.
+
+    *Source*: Feldman and Zrnic 2021, theorem 4.3 (Renyi filter); Lecuyer 2021.
+    """
+
+    rdp: float = knob(
+        MISSING, "R", "Renyi budget of the whole run, in nats", 0, 1e6, open_low=True, log=True,
+        slider=(0.01, 100.0),
+    )  # fmt: skip
+    order: float = knob(
+        MISSING, "α", "order of the Renyi divergence", 1, 1e6, open_low=True, log=True,
+        slider=(1.1, 200.0),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        check_knobs(self)
+
+    @classmethod
+    def of(cls, epsilon: float, delta: float, *, order: float) -> Self:
+        """The budget at an order that stands for at most `epsilon`."""
+        least = cls(1e-9, order)._beside(delta)
+        if not least < epsilon < math.inf:
+            raise ValueError(_too_little(epsilon, least, f" at order {order:g}"))
+        return cls((epsilon - least) / _SLACK**2, order)
+
+    @classmethod
+    def covering(cls, ledger: Ledger, delta: float) -> Self:
+        """The budget that a ledger just uses up, at the order that is best for it."""
+        order = RDP().order(ledger, delta)
+        probe = cls(1.0, order)
+        return cls(math.fsum(n * probe.cost(m) for m, n in ledger.entries) * _SLACK, order)
+
+    @property
+    def total(self) -> float:
+        """The Renyi divergence."""
+        return self.rdp
+
+    @property
+    def describe(self) -> str:
+        """The budget in a few words."""
+        return f"a Renyi budget of {self.rdp:.6g} at order {self.order:g}"
+
+    @property
+    def accountant(self) -> Accountant:
+        """RDP."""
+        return RDP()
+
+    def cost(self, mechanism: Mechanism) -> float:
+        """The larger divergence of the two directions."""
+        sides = [mechanism] if mechanism.leads else [mechanism, mechanism.reverse]
+        with np.errstate(over="ignore", invalid="ignore"):
+            costs = [float(side.rdp(self.order)) for side in sides]
+        return math.inf if any(math.isnan(cost) for cost in costs) else max(costs)
+
+    def epsilon(self, delta: float) -> float:
+        """The conversion at the budget's own order (Canonne, Kamath, Steinke 2020)."""
+        return max(self.rdp * _SLACK + self._beside(delta), 0.0)
+
+    def _beside(self, delta: float) -> float:
+        """What the conversion adds to the divergence."""
+        a = self.order
+        return math.log1p(-1 / a) - (math.log(checked_delta(delta)) + math.log(a)) / (a - 1)
+
+
+class Meter:
+    """A budget at work: charges are paid before anything is drawn, and never given back.
+
+    *Guarantee*
+    - what does not fit is not paid, in no part: `pay` says False and nothing has changed;
+    - equal charges are multiplied, then summed without rounding: 100 times 1/128 fit into 100/128.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        """Nothing is paid yet."""
+        self.budget = budget
+        self._costs: dict[Mechanism, float] = {}
+        self._counts: dict[float, int] = {}
+        self._spent: Fraction | float = Fraction(0)
+
+    @property
+    def spent(self) -> float:
+        """What has been paid, in the budget's measure."""
+        return float(self._spent)
+
+    def pay(self, entries: Entries) -> bool:
+        """Pay all these charges if they fit, or none of them."""
+        added: dict[float, int] = {}
+        for mechanism, count in entries:
+            if mechanism not in self._costs:
+                self._costs[mechanism] = self.budget.cost(mechanism)
+            cost = self._costs[mechanism]
+            added[cost] = added.get(cost, 0) + count
+        after = self._after(added)
+        if not after <= self.budget.total:
+            return False
+        for cost, count in added.items():
+            self._counts[cost] = self._counts.get(cost, 0) + count
+        self._spent = after
+        return True
+
+    def _after(self, added: dict[float, int]) -> Fraction | float:
+        after = self._spent
+        for cost, count in added.items():
+            held = self._counts.get(cost, 0)
+            if math.isinf(grown := (held + count) * cost):
+                return math.inf
+            after += Fraction(grown) - Fraction(held * cost)
+        return after
+
+
+def _too_little(epsilon: float, least: float, where: str = "") -> str:
+    return (
+        f"epsilon (ε, price of the budget) must be a finite number above {least:.3g}{where}, got "
+        f"{epsilon!r}; allow more, or a larger delta."
+    )

@@ -1,0 +1,156 @@
+"""Schedules as values: their formulas, their range, their stored form, their calibration."""
+
+import math
+
+import numpy as np
+import pytest
+
+import dpkit as dp
+from dpkit import schedules
+from dpkit.knobs import every_knob, turned
+from dpkit.runs import plan_from_json, plan_to_json
+
+SHAPES = [
+    (schedules.Uniform(8.0), lambda e: 8.0),
+    (schedules.TimeDecay(10.0, 0.05), lambda e: 10 / (1 + 0.05 * e)),
+    (schedules.ExponentialDecay(10.0, 0.01), lambda e: 10 * np.exp(-0.01 * e)),
+    (schedules.StepDecay(10.0, 0.6, 10), lambda e: 10 * 0.6 ** np.floor(e / 10)),
+    (
+        schedules.PolynomialDecay(10.0, 2.0, 3.0, 100),
+        lambda e: 8 * (1 - min(e, 100) / 100) ** 3 + 2,
+    ),
+    (schedules.ConstantThenDecay(6.0, 20, 0.1), lambda e: 6 * np.exp(-0.1 * max(e - 20, 0))),
+    (
+        schedules.Knots((9.0, 5.0, 4.0), 40),
+        lambda e: float(np.interp(e, [0, 20, 40], [9.0, 5.0, 4.0])),
+    ),
+]
+REACTING = schedules.ValidationDecay(10.0, 0.7, 10, 5, 0.01)
+named = pytest.mark.parametrize(
+    ("shape", "formula"), SHAPES, ids=[type(shape).__name__ for shape, _ in SHAPES]
+)
+
+
+@named
+def test_a_shape_is_its_formula_by_epoch_and_by_step(shape, formula):
+    assert [shape(e) for e in range(130)] == pytest.approx([formula(e) for e in range(130)])
+    slow = turned(shape, "steps_per_epoch", 7)
+    assert [slow(t) for t in range(130)] == [shape(t // 7) for t in range(130)]
+
+
+@named
+def test_a_shape_is_stored_by_name_and_turned_by_its_own_parameters(shape, formula):
+    plan = dp.Plan(dp.DPSGD(shape, shape, shape), dp.Poisson(0.02, 30))
+    text = plan_to_json(plan)
+    assert text.count(f'"{type(shape).__name__}"') == 3 and "Tabulated" not in text
+    assert plan_from_json(text) == plan and plan_from_json(text).epsilon() == plan.epsilon()
+    for path, declared, value in every_knob(shape, "method.noise_multiplier."):
+        low, high = declared.slider
+        other = int(value) + 1 if declared.integer else 0.5 * (low + high)
+        changed = turned(plan, path, other)
+        assert getattr(changed.method.noise_multiplier, path.rpartition(".")[2]) == other
+        with pytest.raises((ValueError, TypeError)):
+            turned(plan, path, math.nan)
+        with pytest.raises(ValueError, match=path.rpartition(".")[2]):
+            turned(plan, path, declared.low - 1)
+
+
+@named
+@pytest.mark.parametrize("target", [0.4, 3.0])
+def test_calibration_keeps_the_shape_and_solves_the_scale(shape, formula, target):
+    """By Poisson steps and by shuffled epochs: the price is met within half a percent."""
+    for sampler in (dp.Poisson(0.02, 60), dp.Shuffle(4, 15)):
+        per = getattr(sampler, "batches_per_epoch", 3)
+        plan = dp.Plan(dp.DPSGD(turned(shape, "steps_per_epoch", per)), sampler)
+        priced = plan.calibrated(target)
+        noise, held = plan.method.noise_multiplier, priced.method.noise_multiplier
+        assert type(held) is type(shape), "still turned by its own parameters"
+        assert 0.995 * target <= priced.epsilon() <= target
+        ratios = [held(t) / noise(t) for t in range(60)]
+        assert ratios == pytest.approx([ratios[0]] * 60)
+
+
+def test_calibration_of_any_function():
+    plan = dp.Plan(dp.DPSGD(lambda t: 2 - math.sin(t)), dp.Poisson(0.02, 50)).calibrated(1.0)
+    assert 0.995 <= plan.epsilon() <= 1
+    held = [plan.method.noise_multiplier(t) for t in range(50)]
+    assert np.ptp([h / (2 - math.sin(t)) for t, h in enumerate(held)]) < 1e-9
+    again = plan_from_json(plan_to_json(plan))
+    assert again == plan and again.epsilon() == plan.epsilon()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: schedules.Uniform(0.0), r"start .* must lie in \(0, "),
+        (lambda: schedules.TimeDecay(10.0, -0.1), r"decay .* must lie in \[0, 100\], got -0.1"),
+        (lambda: schedules.ExponentialDecay(math.inf, 0.1), "start .* got infinity"),
+        (lambda: schedules.StepDecay(10.0, 1.5, 10), r"factor .* must lie in \(0, 1\], got 1.5"),
+        (lambda: schedules.StepDecay(10.0, 0.5, 0), "period .* whole number"),
+        (lambda: schedules.StepDecay(10.0, 0.5, 2.5), "period .* whole number"),
+        (lambda: schedules.PolynomialDecay(10.0, 0.0, 3.0, 10), "end .* must lie in"),
+        (lambda: schedules.PolynomialDecay(10.0, 2.0, 0.0, 10), "power .* must lie in"),
+        (lambda: schedules.ConstantThenDecay(10.0, -1, 0.1), "hold .* whole number"),
+        (lambda: schedules.Knots((1.0,), 10), "two knots at least, got 1"),
+        (lambda: schedules.Knots((1.0, -2.0), 10), r"values\[1\] .* must lie in"),
+        (lambda: schedules.Uniform(1.0, steps_per_epoch=0), "steps_per_epoch .* whole number"),
+        (lambda: schedules.ValidationDecay(10.0, 0.7, 10, 11), r"window .* \[1, 10\], the period"),
+        (lambda: schedules.ValidationDecay(10.0, 0.7, 10, look_noise=0.0), "look_noise"),
+        (lambda: schedules.Scaled(schedules.Uniform(1.0), -2.0), "factor .* got -2"),
+        (lambda: dp.DPSGD(1.0, REACTING), "max_grad_norm cannot follow ValidationDecay"),
+        (lambda: dp.DPSGD(1.0, 1.0, REACTING), "learning_rate cannot follow ValidationDecay"),
+    ],
+)
+def test_a_parameter_out_of_range_is_refused_in_one_sentence(build, message):
+    with pytest.raises(ValueError, match=message) as told:
+        build()
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (lambda f: dp.DPSGD(f(lambda t: 1.0 - 0.1 * t)), "noise_multiplier .* got -0.9"),
+        (lambda f: dp.DPSGD(1.0, f(lambda t: 5.0 - t)), "max_grad_norm .* got -14"),
+        (lambda f: dp.DPSGD(1.0, 1.0, f(lambda t: math.nan if t == 7 else 1.0)), "learning_rate"),
+        (lambda f: dp.DPSGD(f(lambda t: 2e4 if t == 19 else 1.0)), "noise_multiplier .* got 20000"),
+    ],
+)
+@pytest.mark.parametrize("way", ["function", "table"])
+def test_every_value_of_a_schedule_is_checked_before_anything_is_drawn(method, message, way):
+    """A clip norm that turns negative at step 5 would have been used as it is."""
+
+    def form(function):
+        if way == "function":
+            return function
+        return schedules.Tabulated(tuple(function(t) for t in range(20)))
+
+    with pytest.raises(ValueError, match=message):
+        dp.Plan(method(form), dp.Poisson(0.1, 20))
+
+
+def test_a_table_that_is_too_short_is_refused_at_once():
+    with pytest.raises(ValueError, match="for each of the 12 steps: This schedule has 10 steps"):
+        dp.Plan(dp.DPSGD(schedules.Tabulated((1.0,) * 10)), dp.Poisson(0.1, 12))
+
+
+def test_a_function_is_read_once():
+    """Noise that is turned down after it was priced, as by a callback that saw the training."""
+    turned_down = []
+    plan = dp.Plan(dp.DPSGD(lambda t: 0.1 if turned_down else 2.0), dp.Poisson(0.5, 6), 1e-3)
+    before = plan.epsilon()
+    turned_down.append("now")
+    data = dp.datasets.Dataset.of(np.random.default_rng(0).standard_normal((30, 4)), [0, 1, 2] * 10)
+    *_, last = dp.train(dp.zoo.logistic(data), data, plan, seed=0)
+    assert last.epsilon == before == dp.Plan(dp.DPSGD(2.0), dp.Poisson(0.5, 6), 1e-3).epsilon()
+
+
+def test_a_reacting_schedule_falls_where_accuracy_does_not_rise():
+    shape = schedules.ValidationDecay(10.0, 0.5, 4, 2, 0.05, steps_per_epoch=3)
+    looks = [t for t in range(37) if shape.looks_before(t)]
+    assert looks == [9, 12, 21, 24, 33, 36], "after the last two epochs of every four"
+    seen = (0.1, 0.3, 0.5, 0.5, 0.52, 0.5)  # means 0.2, 0.5, 0.51
+    assert [shape(t, seen) for t in (0, 11, 12, 35, 36)] == [10, 10, 10, 10, 5]
+    assert shape(24, seen[:4]) == 10 and shape(24, (0.5, 0.5, 0.54, 0.54)) == 5
+    with pytest.raises(ValueError, match="needs 4 of them in epoch 8, got 2"):
+        shape(24, seen[:2])
