@@ -224,6 +224,17 @@ class MultiHead(nn.Module):
         return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
 
 
+class Masked(MultiHead):
+    """The same in causal order, blind to token 0 behind the first place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        rows = self.table(x)
+        blind = (x == 0) & (torch.arange(x.shape[1]) > 0)
+        out, weights = self.attend(rows, rows, rows, key_padding_mask=blind, attn_mask=later)
+        return self.head(out.mean(1)) + weights[:, :, :1].mean(1)
+
+
 def _conv(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3))
 
@@ -255,6 +266,7 @@ LAYERS = [
           (3,), tokens=5),
     Layer("attention", Attention, (3,), tokens=5),
     Layer("multi-head attention", MultiHead, (3,), tokens=5),
+    Layer("masked attention", Masked, (3,), tokens=5),
     Layer("cancelling tokens", Cancelling, (2,), tokens=5, regression=True),
     Layer("tied", Tied),
     Layer("tied tokens", TiedTokens, (3,), tokens=3),

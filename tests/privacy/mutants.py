@@ -29,14 +29,16 @@ from tests.privacy.seeds import STATISTICAL, moved
 HERE = Path(__file__).parent
 NET = {
     "a": ("test_a_replay.py", "(sampler_and and DPSGD0 and not ZERO) or (every_layer and (mlp-ADD "
-          "or conv1d-REPL or tied-ADD or cancelling)) or (alone and (NaN or 1e6 or removed)) or "
-          "(every_clipping and (mlp or conv1d))"),
+          "or conv1d-REPL or tied-ADD or cancelling or multi)) or (every_clipping and (mlp or "
+          "conv1d)) or (alone and (NaN or 1e6 or removed)) or "
+          "(sampler_and and DPSGD7 and Poisson0 and not ZERO)"),
     "b": ("test_b_noise.py", "DPSGD0 or DPSGD3 or own_law or batch or 32"),
     "c": ("test_c_canaries.py", "DPSGD0 or 93"),
     "d": ("test_d_fingerprint.py", "not is_priced"),
     "e": ("test_e_accountants.py", "not laws"),
     "f": ("test_f_ledger.py", "not measured or DPSGD0 or DPSGD2 or DPSGD3"),
-    "g": ("test_g_metamorphic.py", "mlp or conv1d or tied or linear or DPSGD or sgd or mixes"),
+    "g": ("test_g_metamorphic.py", "mlp or conv1d or tied or linear or multi or DPSGD or sgd or "
+          "mixes"),
     "k": ("test_checkpoint.py", "not killed"),
     "r": ("../test_ranks.py", "test"),
 }  # fmt: skip

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import torch
 
-from dpkit.gradients import Engine, embedding, linear, tape
+from dpkit.gradients import Engine, attention, embedding, linear, tape
 from dpkit.gradients import clipping as clips
 from tests.privacy.planted.mutant import mutant, put
 
@@ -176,3 +176,27 @@ def _(stack):
         return scaled(mean, mean.norm(dim=1), c).expand_as(rows)
 
     by_rows(stack, change)
+
+
+@mutant("a projection that is not in the norm", "nn.MultiheadAttention hides it from hooks", "ag")
+def _(stack):
+    original = attention.InProjection.work
+
+    def work(self, kept, grad, mask):
+        found = original(self, kept, grad, mask)
+        found.squares = found.squares * 0
+        return found
+
+    put(stack, attention.InProjection, "work", work)
+
+
+@mutant("each view clipped on its own", "augmentation multiplicity: K views, K times C", "ag", True)
+def _(stack):
+    transformed = Engine.transformed_sum
+
+    def each(self, inputs, targets, transform, max_grad_norm, views=None):
+        if views is not None:
+            inputs, targets = views.of(inputs), targets.repeat_interleave(views.count, 0)
+        return transformed(self, inputs, targets, transform, max_grad_norm)
+
+    put(stack, Engine, "transformed_sum", each)
