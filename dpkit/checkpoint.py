@@ -157,7 +157,8 @@ def plan_hash(plan: Plan) -> str:
         for path, _, value in every_knob(plan)
     ]
     kinds = [type(part).__name__ for part in (plan.method, plan.sampler, plan.accountant)]
-    how = [_told(getattr(plan.method, name, None)) for name in ("optimiser", "clipping")]
+    rules = ("optimiser", "clipping", "augmentation", "averaging")
+    how = [_told(getattr(plan.method, name, None)) for name in rules]
     text = repr((numbers, kinds, how, plan.neighbours.name, plan.before))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -27,6 +27,7 @@ EXPORTS: tuple[type, ...] = (
     gradients.Flat,
     gradients.PerLayer,
     gradients.Automatic,
+    gradients.Shifts,
     *schedules.STORED,
     budgets.RhoBudget,
     budgets.RDPBudget,

@@ -76,6 +76,7 @@ def train(
         warnings.warn(caution, stacklevel=2)
     ranks = Ranks.current()
     ranks.alike(model.to(where).state_dict().values())
+    plan.method.check_records(dataset.shape)
     stepper = plan.method.start(
         model,
         loss or torch.nn.functional.cross_entropy,

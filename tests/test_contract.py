@@ -41,6 +41,7 @@ ACCOUNTANTS = [dp.PLD(), dp.RDP(), dp.Moments(), dp.ZCDP(), dp.GDP(), dp.Basic()
 METHODS = [
     dp.DPSGD(1.2),
     dp.DPSGD(dp.schedules.Tabulated(tuple(2.0 - 0.1 * t for t in range(10))), 0.5, 0.1, 0.9),
+    dp.DPSGD(1.2, averaging=0.99, augmentation=dp.gradients.Shifts(3, 1, mirrored=True)),
 ]
 
 

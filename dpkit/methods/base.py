@@ -90,6 +90,9 @@ class Method(ABC):
     def scaled(self, factor: float) -> Self:
         """The same method with its noise multiplied by a factor, for calibration."""
 
+    def check_records(self, shape: tuple[int, ...]) -> None:  # noqa: B027 - most take any
+        """Refuse records of a shape that the method cannot work on, in one sentence."""
+
     @abstractmethod
     def start(self, model: torch.nn.Module, loss: Loss, expected_batch: float) -> Stepper:
         """Take hold of a model; refuses one that cannot be trained so, in one sentence."""

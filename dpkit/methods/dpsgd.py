@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from dpkit.gradients.augmentation import Augmentation
 from dpkit.gradients.clipping import Clipping, Flat
 from dpkit.gradients.optimisers import SGD, Optimiser
-from dpkit.knobs import check_knobs, knob
+from dpkit.knobs import Knob, check_knobs, knob
 from dpkit.mechanisms import Gaussian, Neighbours, Release
+from dpkit.methods.averaging import Average
 from dpkit.methods.base import Loss, Method, Peek
 from dpkit.ranks import Ranks
 from dpkit.schedules import Schedule, ValidationDecay, at, scaled
@@ -18,8 +20,10 @@ from dpkit.schedules import Schedule, ValidationDecay, at, scaled
 if TYPE_CHECKING:
     import torch
 
-    from dpkit.gradients import Engine
+    from dpkit.gradients import Clipped, Engine
     from dpkit.noise import Noise
+
+_AVERAGING = Knob("a", "share of the average weights that outlives a step", 0, 1, open_high=True)
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,17 @@ class DPSGD(Method):
     """How the model moves by the private gradient; None is SGD with `momentum`."""
     clipping: Clipping = Flat()  # noqa: RUF009 - a frozen value
     """How a record's gradient is bounded."""
+    augmentation: Augmentation | None = None
+    """The views of a record, whose mean gradient is bounded as one; None is the record itself."""
+    averaging: float = 0.0
+    """The model holds a running average of the released weights; 0 is the latest weights."""
 
     relations: ClassVar[tuple[Neighbours, ...]] = tuple(Neighbours)
 
     def __post_init__(self) -> None:
         """Check every knob, that the momentum is given once, and that noise alone reacts."""
         check_knobs(self)
+        _AVERAGING.check("averaging", self.averaging)
         for name in ("max_grad_norm", "learning_rate"):
             if isinstance(getattr(self, name), ValidationDecay):
                 raise ValueError(
@@ -89,6 +98,11 @@ class DPSGD(Method):
         """The same run with the noise multiplier times a factor."""
         return replace(self, noise_multiplier=scaled(self.noise_multiplier, factor))
 
+    def check_records(self, shape: tuple[int, ...]) -> None:
+        """Views need records that have them, such as images."""
+        if self.augmentation is not None:
+            self.augmentation.check(shape)
+
     def start(self, model: torch.nn.Module, loss: Loss, expected_batch: float) -> DPSGDStepper:
         """Take hold of a model; refuses layers that mix records."""
         from dpkit.gradients import Engine
@@ -104,6 +118,7 @@ class DPSGDStepper:
         self.method, self.engine, self.expected_batch = method, engine, expected_batch
         self._ranks = Ranks.current()
         self._updater = (method.optimiser or SGD(method.momentum)).start(engine)
+        self._average = Average(method.averaging, engine.parameters) if method.averaging else None
 
     def step(
         self,
@@ -115,15 +130,27 @@ class DPSGDStepper:
         """One noisy clipped sum, divided by the expected batch, and one descent step."""
         (release,) = releases
         bound = at(self.method.max_grad_norm, step)
-        clipped = self.engine.clipped_sum(*batch, bound)
+        if self._average:
+            self._average.before()
+        clipped = self._clipped(batch, bound)
         noisy = clipped.total
         if self._ranks.first:  # before the sum is shared
             noisy = release.mechanism.draw(noisy, bound, generator)
         self._ranks.sum_(noisy)
         self._updater.step(noisy.div_(self.expected_batch), at(self.method.learning_rate, step))
+        if self._average:
+            self._average.after(step)
         finite = clipped.losses.detach().nan_to_num(0.0, 0.0, 0.0).sum().item()
         norms = clipped.norms.detach().double().cpu().numpy()
         return _peek(self._ranks.gathered((finite, clipped.skipped, norms)), bound)
+
+    def _clipped(self, batch: tuple[torch.Tensor, torch.Tensor], bound: float) -> Clipped:
+        """The clipped sum over a batch, of the records or of the means over their views."""
+        augmentation = self.method.augmentation
+        if augmentation is None:
+            return self.engine.clipped_sum(*batch, bound)
+        views = augmentation.drawn(batch[0].device)
+        return self.engine.transformed_sum(*batch, _unchanged, bound, views)
 
     def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float | None]:
         """Mean loss and accuracy (None without classes) of the present model on public data."""
@@ -131,11 +158,18 @@ class DPSGDStepper:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the model."""
-        return self._updater.state()
+        latest = {"latest": self._average.latest} if self._average else {}
+        return self._updater.state() | latest
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self._updater.restore(state)
+        if self._average:
+            self._average.latest.copy_(state["latest"])
+
+
+def _unchanged(rows: torch.Tensor) -> torch.Tensor:
+    return rows
 
 
 def _peek(parts: list[tuple[float, int, np.ndarray]], max_grad_norm: float) -> Peek:

@@ -1,0 +1,37 @@
+"""Running averages of the weights: what a model holds between the steps that move its latest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WARM_UP = 10
+"""At step t the average keeps (1 + t) / (10 + t) of itself at most: it soon forgets the start."""
+
+
+class Average:
+    """An exponential moving average of released weights, which is post-processing.
+
+    Between two steps the parameters are the average, so that whoever evaluates, stops or keeps the
+    model has it; the latest weights, from which descent goes on, lie here.
+
+    *Source*: De et al. 2022, section 3.4, with its warm-up.
+    """
+
+    def __init__(self, share: float, parameters: Tensor) -> None:
+        """Start where the parameters (D,) are; `share` of the average outlives a step."""
+        self.share, self._parameters = share, parameters
+        self.latest, self._average = parameters.clone(), parameters.clone()
+
+    def before(self) -> None:
+        """Give the parameters their latest values, for the gradient and the move."""
+        self._average.copy_(self._parameters)
+        self._parameters.copy_(self.latest)
+
+    def after(self, step: int) -> None:
+        """Take the moved parameters into the average, and leave the average in their place."""
+        share = min(self.share, (1 + step) / (WARM_UP + step))
+        self.latest.copy_(self._parameters)
+        self._parameters.copy_(self._average.lerp_(self.latest, 1 - share))
