@@ -123,6 +123,33 @@ def test_a_data_set_of_one_record(neighbour):
     assert violations(left, gone, 1.0, [True, False, True]) == []
 
 
+@pytest.mark.parametrize("look", [None, 3.0], ids=["public-removed", "paid-removed"])
+def test_noise_that_reacts_sees_public_or_paid_answers_alone(look):
+    """On D and on D' the same accuracies are seen, and the same noise follows from them.
+
+    A paid look is a sum like any other: right answers, moved by one record by 1 at most.
+    """
+    reacting = dp.schedules.ValidationDecay(2.0, 0.9, 1, 1, 0.05, look_noise=look)
+    plan = dp.Plan(dp.DPSGD(reacting, 0.7, 0.5), dp.Poisson(0.5, 8), 1e-3,
+                   budget=dp.RDPBudget(60.0, 4.0))  # fmt: skip
+    layer = next(layer for layer in cases.LAYERS if layer.name == "mlp")
+    batches, whole = drawn(plan.sampler, RECORDS, 1), layer.records(RECORDS, 1)
+    common = {"num_examples": RECORDS, "public": layer.records(16, 2)}
+    left = record(plan, layer.model(), whole, decisions=batches, **common)
+    looks = [d for d in left.draws if d.total.numel() == 1]
+    assert len(left.ends) == 8 and len(looks) == (7 if look else 0)
+    assert len({d.mechanism for d in left.draws}) > 2, "the noise did react"
+    for who in range(RECORDS):
+        there = [_without(b, who) for b in batches]
+        right = record(plan, layer.model(), _removed(whole, who), decisions=there, frozen=left,
+                       **common)  # fmt: skip
+        right_looks = [d for d in right.draws if d.total.numel() == 1]
+        for a, b in zip(looks, right_looks, strict=True):
+            assert a.norm == 1 and abs(float(a.total - b.total)) <= 1
+            b.total.copy_(a.total)  # the rest must be as ever
+        assert not violations(left, right, 1.0, [who in b for b in batches])
+
+
 @pytest.mark.parametrize("path", ["weights", "masked", "transformed"])
 @pytest.mark.parametrize("clipping", cases.CLIPPINGS, ids=cases.named)
 @pytest.mark.parametrize("layer", cases.LAYERS, ids=cases.named)

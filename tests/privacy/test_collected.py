@@ -22,14 +22,14 @@ SAMPLERS, ACCOUNTANTS = len(cases.SAMPLERS), len(cases.ACCOUNTANTS)
 CLIPPINGS, READABLE = len(cases.CLIPPINGS), len(cases.READABLE)
 CLASSIFIERS = sum(layer.loss is None for layer in cases.LAYERS)
 EXPECTED = {
-    "test_a_replay.py": COMBINATIONS + 2 * LAYERS + 3 * NEIGHBOURS + 3 * LAYERS * CLIPPINGS + 1,
+    "test_a_replay.py": COMBINATIONS + 2 * LAYERS + 3 * NEIGHBOURS + 3 * LAYERS * CLIPPINGS + 3,
     "test_b_noise.py": 2 * METHODS + READABLE + 2 + 2 * 2 + 3 + 2 + 4,
     "test_c_canaries.py": READABLE + 5,
     "test_d_fingerprint.py": len(test_d_fingerprint.FINGERPRINTS)
     + 4
     + SAMPLERS * (1 + ACCOUNTANTS)
     + 3,
-    "test_f_ledger.py": COMBINATIONS + METHODS + 9,
+    "test_f_ledger.py": COMBINATIONS + METHODS + 17,
     "test_g_metamorphic.py": LAYERS * (3 + CLIPPINGS + 1) + CLASSIFIERS + METHODS + 2 + 1 + 2,
 }
 

@@ -186,3 +186,65 @@ def test_delta_above_one_over_n_is_told():
     with pytest.warns(UserWarning, match="not below 1/N"):
         plan = dp.Plan(dp.DPSGD(), dp.Poisson(0.1, 2), delta=1 / RECORDS)
         dp.train(nn.Linear(6, 3).double(), smuggled(*data()), plan, seed=0)
+
+
+def epochs_paid(log, sampler):
+    """rho of every epoch by the log of the noise itself: disjoint batches cost their least."""
+    noises = [draw.mechanism.noise_multiplier for draw in log.draws if draw.total.numel() > 1]
+    groups = [noises[group.start : group.stop] for group in sampler.groups()]
+    return [0.5 / min(group) ** 2 for group in groups if group]
+
+
+@pytest.mark.parametrize("noise", [
+    8.0, lambda t: 8.0 + 0.01 * t, lambda t: 8.0 - 0.01 * t, lambda t: 4.0 + 4.0 * (t % 2),
+    dp.schedules.TimeDecay(10.0, 0.05, steps_per_epoch=2),
+    dp.schedules.ValidationDecay(10.0, 0.7, 4, 2, 1.0, steps_per_epoch=2),
+], ids=["uniform", "rising", "falling", "uneven", "time", "validation"])  # fmt: skip
+def test_a_budget_holds_for_the_noise_that_was_drawn(noise):
+    """Not one epoch beyond the budget, by the log of the draws, and none is given away."""
+    rho = 0.25
+    sampler = dp.Shuffle(2, 200)
+    plan = dp.Plan(dp.DPSGD(noise, 1.0, 1e-6), sampler, 1e-3, budget=dp.RhoBudget(rho))
+    log = record(plan, nn.Linear(6, 3).double(), data(), num_examples=RECORDS, public=data())
+    spent = epochs_paid(log, sampler)
+    assert sum(spent) <= rho < sum(spent) + max(spent[-2:]) / 0.49 and len(spent) < 200
+    assert len(log.draws) == 2 * len(spent)
+    charged = [0.5 / _sigma(_upper(m), log.ledger.relation) ** 2 * n for m, n in log.ledger.entries]
+    assert sum(charged) == pytest.approx(sum(spent), rel=1e-12)
+    if plan.method.reacting is None:
+        assert log.ledger == plan.ledger() and log.epsilon == plan.epsilon()
+        assert plan.steps == len(log.draws)
+    assert dp.RhoBudget(rho).epsilon(1e-3) >= dp.PLD().epsilon(log.ledger, 1e-3)
+
+
+def test_every_paid_look_is_in_the_ledger_before_it_is_taken(monkeypatch):
+    """An accuracy of private records is a release: 1 / (2 N^2 sigma_v^2), out of the budget."""
+    seen, charged = [], []
+    original, draw = training.Spend.charge, dp.Gaussian.draw
+    monkeypatch.setattr(
+        training.Spend, "charge", lambda self, e: (charged.extend(e), original(self, e))[1]
+    )
+    monkeypatch.setattr(
+        dp.Gaussian, "draw",
+        lambda *a: (seen.append((a[0], sum(n for _, n in charged))), draw(*a))[1],
+    )  # fmt: skip
+    noise = dp.schedules.ValidationDecay(8.0, 0.7, 4, 2, 1.0, look_noise=20.0)
+    plan = dp.Plan(dp.DPSGD(noise), dp.Shuffle(1, 99), 1e-3, budget=dp.RhoBudget(0.25))
+    *_, last = dp.train(nn.Linear(6, 3).double(), smuggled(*data()), plan, seed=0)
+    looks = [n for m, n in last.ledger.entries if m.noise_multiplier == 20.0]
+    assert looks and looks[0] >= len(last.validation) > 4
+    drawn_looks = sum(mechanism.noise_multiplier == 20.0 for mechanism, _ in seen)
+    paid_looks = sum(n for m, n in charged if m.noise_multiplier == 20.0)
+    assert drawn_looks == paid_looks
+    assert all(paid >= number + 1 for number, (_, paid) in enumerate(seen))
+    assert dp.ZCDP().rho(last.ledger) <= 0.25
+
+
+def test_noise_that_was_priced_is_noise_that_is_drawn():
+    """A function that says less once the run has begun, as one that saw the loss would."""
+    begun = []
+    plan = dp.Plan(dp.DPSGD(lambda t: 0.2 if begun else 2.0), dp.Poisson(0.3, 6), 1e-3)
+    price = plan.epsilon()
+    begun.append(True)
+    log = record(plan, nn.Linear(6, 3).double(), data(), num_examples=RECORDS)
+    assert {draw.mechanism for draw in log.draws} == {dp.Gaussian(2.0)} and log.epsilon == price

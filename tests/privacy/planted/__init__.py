@@ -3,6 +3,7 @@
 from tests.privacy.planted import (
     accounting,
     batching,
+    budgets,
     checkpoints,
     clipping,
     ledger,
@@ -13,6 +14,6 @@ from tests.privacy.planted import (
 from tests.privacy.planted.mutant import MUTANTS, Mutant
 
 __all__ = [
-    "MUTANTS", "Mutant", "accounting", "batching", "checkpoints", "clipping", "ledger", "noise",
-    "ranks", "steps",
+    "MUTANTS", "Mutant", "accounting", "batching", "budgets", "checkpoints", "clipping", "ledger",
+    "noise", "ranks", "steps",
 ]  # fmt: skip
