@@ -67,8 +67,8 @@ class Keeper:
 
     def resume(self, run: Any, model: Any) -> int:
         """Bring a run to the state on file, if there is one; the first step that is to be made."""
-        self._identity = identity(run)
-        if not self.path.exists():
+        self._identity, self._stamp = identity(run), _stamp(self.path)
+        if self._stamp is None:
             self._sampling = run.sampling.bit_generator.state
             return 0
         held = _loaded(self.path)
@@ -97,6 +97,7 @@ class Keeper:
     def _on_disk(self, run: Any, model: Any, done: int, paid: int) -> None:
         import torch
 
+        self._check_ours()
         content = self._identity | {
             "done": done,
             "paid": paid,
@@ -108,6 +109,16 @@ class Keeper:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         _replace(self.path, buffer.getvalue())
+        self._stamp = _stamp(self.path)
+
+    def _check_ours(self) -> None:
+        """Refuse to overwrite what another run has written since: its spend would be lost."""
+        if _stamp(self.path) not in (None, self._stamp):
+            raise RuntimeError(
+                f"checkpoint {self.path} was written by another process while this run used it: "
+                f"this run ends here, with all its steps paid for in that file; give each run a "
+                f"path of its own."
+            )
 
     def _after_loss(self, held: dict[str, Any]) -> int:
         """A secret run goes on after all that may have been drawn."""
@@ -202,6 +213,15 @@ def _loaded(path: Path) -> dict[str, Any]:
             f"checkpoint {path} has version {held.get('version')!r}; this dpkit reads {VERSION}."
         )
     return held
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes whenever a file is replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _replace(path: Path, content: bytes) -> None:

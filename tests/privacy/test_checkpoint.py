@@ -202,6 +202,42 @@ def test_other_runs_and_damage_are_refused_in_words(tmp_path):
         run(path, seed=1)
 
 
+def test_two_runs_on_one_file_do_not_overwrite_each_other(tmp_path):
+    """Whoever finds the file changed under its hands ends; all that both drew is paid for."""
+    path, log = tmp_path / "run.pt", Recording()
+    with listening(log), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {"checkpoint": path, "checkpoint_every": 4}
+        first = dp.train(model(), data(), plan_of(), **options)
+        next(first)
+        second = dp.train(model(), data(), plan_of(), **options)
+        next(second)
+        with pytest.raises(RuntimeError, match="another process"):
+            list(first)
+        assert len(log.draws) <= checkpoints.read(path).paid
+        list(second)
+    assert checkpoints.read(path) == checkpoints.Progress(STEPS, STEPS, STEPS, False)
+    assert len(log.draws) <= STEPS
+
+
+@pytest.mark.parametrize("sampler", cases.SAMPLERS, ids=cases.named)
+def test_every_sampler_goes_on_in_the_middle_of_its_epoch(sampler, tmp_path):
+    """A seeded run over any sampler, broken and crashed, equals the unbroken one bit for bit."""
+    plan = dp.Plan(dp.DPSGD(1.3, 0.7, 0.2), sampler, 1e-3, accountant=dp.RDP())
+    few, path = cases.LAYERS[0].records(10, 0), tmp_path / "run.pt"
+
+    def steps(net, **options):
+        return dp.train(net, few, plan, seed=3, num_examples=10, **options)
+
+    nets = [cases.LAYERS[0].model() for _ in range(2)]
+    *_, end = steps(nets[0])
+    broken = steps(nets[1], checkpoint=path, checkpoint_every=2)
+    next(broken)
+    broken.close()
+    *_, last = steps(nets[1], checkpoint=path)
+    assert torch.equal(flat(nets[0]), flat(nets[1])) and last.ledger == end.ledger
+
+
 def child(path, log, seed):
     """A run that tells each draw to a log before it makes it; killed from outside."""
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
