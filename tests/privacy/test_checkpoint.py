@@ -224,12 +224,12 @@ def test_two_runs_on_one_file_do_not_overwrite_each_other(tmp_path):
 def test_every_sampler_goes_on_in_the_middle_of_its_epoch(sampler, tmp_path):
     """A seeded run over any sampler, broken and crashed, equals the unbroken one bit for bit."""
     plan = dp.Plan(dp.DPSGD(1.3, 0.7, 0.2), sampler, 1e-3, accountant=dp.RDP())
-    few, path = cases.LAYERS[0].records(10, 0), tmp_path / "run.pt"
+    few, path = cases.LAYERS[0].records(10, 0, torch.float32), tmp_path / "run.pt"
 
     def steps(net, **options):
         return dp.train(net, few, plan, seed=3, num_examples=10, **options)
 
-    nets = [cases.LAYERS[0].model() for _ in range(2)]
+    nets = [cases.LAYERS[0].model(torch.float32) for _ in range(2)]
     *_, end = steps(nets[0])
     broken = steps(nets[1], checkpoint=path, checkpoint_every=2)
     next(broken)
