@@ -1,4 +1,4 @@
-"""Private principal components: what a record can move, what is drawn, what is charged."""
+"""Principal components: what a record can move, what is drawn, what is charged; public ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import dpkit as dp
-from dpkit.datasets import Dataset, PrivatePCA
+from dpkit.datasets import Dataset, PrivatePCA, PublicPCA, Strokes
 
 
 def made(n=300, width=9, seed=0):
@@ -102,3 +102,55 @@ def test_training_on_components_spends_what_the_plan_says():
 def test_bad_input_is_told_in_a_sentence(wrong, words):
     with pytest.raises(ValueError, match=words):
         wrong()
+
+
+def test_public_components_even_out_public_records():
+    data, axes = made()
+    public = made(seed=5)[0].inputs
+    for evenness in (0.0, 0.5, 1.0):
+        found = PublicPCA(3, evenness).learnt(public).features(public).double()
+        assert torch.allclose(found.mean(0), torch.zeros(3, dtype=torch.float64), atol=1e-4)
+        covariance = found.T @ found / len(found)
+        assert torch.allclose(covariance, covariance.diag().diag(), atol=1e-3)
+        assert float(covariance.trace()) == pytest.approx(3, rel=1e-3)
+        spreads = (covariance[0, 0] / covariance[2, 2]).sqrt().item()
+        plain = np.linalg.svd((public - public.mean(0)).numpy(), compute_uv=False)
+        assert spreads == pytest.approx((plain[0] / plain[2]) ** (1 - evenness), rel=1e-3)
+    kept = PublicPCA(9).learnt(public).directions
+    assert torch.allclose(kept @ kept.T, torch.eye(9) * float((kept @ kept.T)[0, 0]), atol=1e-5)
+
+
+def test_public_components_are_the_public_records_affair_alone():
+    data, _ = made()
+    rule = PublicPCA(3, 0.5).learnt(made(seed=5)[0].inputs)
+    found, other = rule.of(data), rule.of(made(seed=6)[0])
+    assert found.shape == other.shape == (3,) and found.published == data.published
+    assert torch.allclose(rule.features(data.inputs[4:5])[0], found.inputs[4], rtol=1e-5)
+    assert found.test_inputs.shape == (20, 3) and found.public_inputs.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (lambda: PublicPCA(0), r"components \(k.*\[1, 100000\], got 0"),
+        (lambda: PublicPCA(2, 1.5), r"evenness \(p.*\[0, 1\], got 1.5"),
+        (lambda: PublicPCA(10).learnt(made()[0].inputs), r"\[1, 9\].* got 10; ask for fewer"),
+        (lambda: PublicPCA(5).learnt(made()[0].inputs[:4]), r"\[1, 4\].* got 5; ask for fewer"),
+        (lambda: Strokes(4), r"side \(s.*\[8, 512\], got 4"),
+        (lambda: Strokes().images(0), r"count \(n.*\[1, 1000000\], got 0"),
+    ],
+)
+def test_bad_public_input_is_told_in_a_sentence(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        wrong()
+
+
+def test_strokes_are_ink_on_paper_and_the_same_for_everybody():
+    found = Strokes().images(200)
+    assert found.shape == (200, 1, 28, 28) and torch.equal(found[:70], Strokes().images(70))
+    assert not torch.equal(found, Strokes(seed=1).images(200))
+    assert float(found.min()) == 0 and float(found.max()) == 1
+    assert 0.05 < float(found.mean()) < 0.2 and not found[:, :, 0, 0].any()
+    assert (found.flatten(1).amax(1) > 0.9).all(), "no picture is empty"
+    wide = Strokes(56).images(200)
+    assert float(wide.mean()) == pytest.approx(float(found.mean()), abs=0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,15 @@ from dpkit.datasets.raw import Scaling
 from dpkit.knobs import Knob
 
 if TYPE_CHECKING:
-    from dpkit.datasets.components import PrivatePCA
+    from dpkit.datasets.components import PrivatePCA, PublicPCA
     from dpkit.datasets.dataset import Dataset
     from dpkit.datasets.scattering import Scattering
+    from dpkit.datasets.strokes import Strokes
 
-__all__ = ["BUILT_IN", "NAMES", "Dataset", "PrivatePCA", "Scaling", "Scattering", "load"]
+__all__ = [
+    "BUILT_IN", "NAMES", "Dataset", "PrivatePCA", "PublicPCA", "Scaling", "Scattering", "Strokes",
+    "load",
+]  # fmt: skip
 
 NAMES = (*BUILT_IN, *known.KNOWN)
 """All names that `load` understands."""
@@ -87,18 +92,17 @@ def _listed(names: Any) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
+_HOMES = {
+    "Dataset": "dataset",
+    "PrivatePCA": "components",
+    "PublicPCA": "components",
+    "Scattering": "scattering",
+    "Strokes": "strokes",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Import when they are used what the names above do not need: torch, scipy."""
-    if name == "PrivatePCA":
-        from dpkit.datasets.components import PrivatePCA
-
-        return PrivatePCA
-    if name == "Scattering":
-        from dpkit.datasets.scattering import Scattering
-
-        return Scattering
-    if name == "Dataset":
-        from dpkit.datasets.dataset import Dataset
-
-        return Dataset
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"dpkit.datasets.{_HOMES[name]}"), name)
     raise AttributeError(f"dpkit.datasets has no name {name!r}.")

@@ -1,4 +1,4 @@
-"""Private principal components: directions of the data, learnt once and paid for."""
+"""Principal components: of the data, learnt once and paid for, or of public records, free."""
 
 from __future__ import annotations
 
@@ -80,3 +80,74 @@ class PrivatePCA:
         covariance[upper[0], upper[1]] = noisy
         covariance[upper[1], upper[0]] = noisy
         return torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, : self.components]
+
+
+@dataclass(frozen=True)
+class PublicPCA:
+    """Directions of public records, for projecting private ones: nothing to pay for.
+
+    `PublicPCA(1000).learnt(public).of(data)` centres records at the public mean, keeps the first
+    `components` directions, and divides each by its standard deviation to the power `evenness`:
+    0 leaves them as they are, 1 makes them equal on public records.
+
+    *Guarantee*
+    - the projection of a record depends on that record and the public ones alone.
+    """
+
+    components: int = knob(MISSING, "k", "principal components kept", 1, 100_000, integer=True)
+    evenness: float = knob(0.0, "p", "power of the spread that is divided away", 0, 1)
+
+    def __post_init__(self) -> None:
+        """Check both knobs."""
+        check_knobs(self)
+
+    def learnt(self, public: Tensor) -> Projection:
+        """The projection, scaled so that public records have mean square `components`.
+
+        *Shapes*: public `(n, ...)`, of the shape of the records to project.
+        """
+        import torch
+
+        rows = public.flatten(1).double()
+        most = min(rows.shape)
+        if self.components > most:
+            raise ValueError(
+                f"components (k, principal components kept) must be a whole number in [1, {most}], "
+                f"as many as the public records tell apart, got {self.components}; ask for fewer."
+            )
+        centre = rows.mean(0)
+        rows = rows - centre
+        variances, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+        kept = variances.flip(0)[: self.components].clamp_min(1e-12 * float(variances[-1]))
+        matrix = vectors.flip(1)[:, : self.components] * kept.pow(-self.evenness / 2)
+        size = (self.components / kept.pow(1 - self.evenness).sum()).sqrt()
+        note = f"{self.components} principal components of public records"
+        return Projection(centre.float(), (matrix * size).float(), note)
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A public centre (d,) and public directions (d, k)."""
+
+    centre: Tensor
+    directions: Tensor
+    note: str
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Projected records: (N, ...) to (N, k)."""
+        import torch
+
+        if not len(inputs):
+            return inputs.new_zeros(0, self.directions.shape[1])
+        parts = inputs.flatten(1).split(2_000)
+        return torch.cat([(part - self.centre) @ self.directions for part in parts])
+
+    def of(self, data: Dataset) -> Dataset:
+        """The data with `k` numbers a record, in all splits."""
+        return replace(
+            data,
+            inputs=self.features(data.inputs),
+            test_inputs=self.features(data.test_inputs),
+            public_inputs=self.features(data.public_inputs),
+            note=", ".join(filter(None, (data.note, self.note))),
+        )
