@@ -2,12 +2,14 @@
 
 import math
 import os
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
 
-from dpkit.accountants import GDP, PLD, RDP, ZCDP, Advanced, Basic, Moments
+from dpkit.accountants import GDP, PLD, RDP, ZCDP, Advanced, Basic, Moments, sandwich
 from dpkit.mechanisms import (
+    EpsilonDelta,
     FixedSizeSampling,
     Gaussian,
     Ledger,
@@ -145,3 +147,56 @@ def test_two_releases_at_a_tiny_delta_lie_within_their_bracket(rate):
     ledger, delta = Ledger.of([(pair, 1) for pair in pairs]), math.exp(-27)
     bounds = PLD().bounds(ledger, delta)
     assert bounds.lower <= bounds.estimate == PLD().epsilon(ledger, delta) <= bounds.upper
+
+
+PI = Decimal("3.14159265358979323846264338327950288419716939937510")
+
+
+def log_factorial(n):
+    """Stirling's series where it is long enough."""
+    if n < 300:
+        return Decimal(math.factorial(n)).ln()
+    n = Decimal(n)
+    tail = 1 / (12 * n) - 1 / (360 * n**3) + 1 / (1260 * n**5) - 1 / (1680 * n**7)
+    return n * n.ln() - n + (2 * PI * n).ln() / 2 + tail
+
+
+def pure_delta(loss, steps, epsilon):
+    """delta of `steps` releases of pure epsilon `loss`: the binomial's tail, in 45 digits."""
+    loss, epsilon = Decimal(loss), Decimal(epsilon)
+    right = loss.exp() / (1 + loss.exp())
+    k = int((epsilon / loss + steps) / 2)
+    k += 1 if (2 * k - steps) * loss <= epsilon else 0
+    chances = log_factorial(steps) - log_factorial(k) - log_factorial(steps - k)
+    term = (chances + k * right.ln() + (steps - k) * (1 - right).ln()).exp()
+    missed, total = (epsilon - (2 * k - steps) * loss).exp(), Decimal(0)
+    for wins in range(k, steps + 1):
+        total += term * (1 - missed)
+        if term < total * Decimal("1e-25"):
+            break
+        term *= right / (1 - right) * (steps - wins) / (wins + 1)
+        missed /= (2 * loss).exp()
+    return total
+
+
+@pytest.mark.parametrize(
+    "loss, steps, delta", [(2.0**-2, 1000, 1e-6), (2.0**-10, 10**6, 1e-5), (2.0**-10, 10**6, 1e-12)]
+)
+def test_both_sides_of_the_sandwich_allow_for_rounding(loss, steps, delta):
+    """A grid that meets pure losses is exact but for rounding, which a million releases multiply.
+
+    Once the upper side of a million was 2e-10 of delta too low, and far out on the right the
+    lower side was eight times the truth.
+    """
+    with localcontext() as context:
+        context.prec = 45
+        pair = EpsilonDelta(loss)
+        layout = sandwich.laid_out((pair,), (steps,), delta)
+        above, below = (sandwich.composed((pair,), (steps,), layout, up) for up in (True, False))
+        middle = above.epsilon(delta)
+        for epsilon in np.array([0.8, 1.0, 1.2, 1.5, 2.0]) * middle:
+            exact = pure_delta(loss, steps, float(epsilon))
+            assert Decimal(float(above.deltas(np.array([epsilon]))[0])) >= exact
+            assert Decimal(float(below.deltas(np.array([epsilon]))[0])) <= exact
+        near = float(above.deltas(np.array([middle]))[0])
+        assert near <= float(pure_delta(loss, steps, middle)) * (1 + 1e-6)

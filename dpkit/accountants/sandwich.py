@@ -20,6 +20,7 @@ from dpkit.mechanisms import tangents
 _OUTSIDE = 32.0  # each side of the window holds less than e^-32 of the tilted mass
 _THIN, _REACH = -80.0, 10.0  # log deltas: too thin to care for, and what one tilt serves
 _NOISE = 1e-10  # what rounding in the transform may add to a tail, as a share
+_EACH = 2.0**-50  # ... and for each release, as a share of the tail and of all tilted mass
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Composed:
     log_scale: float
     infinite: float
     upper: bool
+    releases: int
 
     def deltas(self, epsilon: np.ndarray) -> np.ndarray:
         """delta at each epsilon, on the side that this grid stands for."""
@@ -66,11 +68,13 @@ class Composed:
 
     def _rounded(self, value: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
         """Outward: rounding, and the mass that the window left out or folded in."""
-        at = np.maximum(epsilon, self.losses[0])
-        fold = 2 * np.exp(np.minimum(self.log_scale - self.tilt * at - _OUTSIDE, 0.0))
+        at, rounding = np.maximum(epsilon, self.losses[0]), _EACH * self.releases
+        lost = math.log(2 * math.exp(-_OUTSIDE) + rounding)
+        fold = np.exp(np.minimum(self.log_scale - self.tilt * at + lost, 0.0))
+        noise = _NOISE + rounding
         if self.upper:
-            return np.minimum(self.infinite + value * (1 + _NOISE) + fold, 1.0)
-        return np.maximum(value * (1 - _NOISE) - fold, 0.0)
+            return np.minimum(self.infinite + value * (1 + noise) + fold, 1.0)
+        return np.maximum(value * (1 - noise) - fold, 0.0)
 
     def epsilon(self, delta: float) -> float:
         """Where delta is met, on this grid's side; infinite if it never is."""
@@ -166,6 +170,7 @@ def composed(mechanisms: Pairs, counts: Counts, layout: Layout, upper: bool) -> 
         log_scale=log_scale,
         infinite=-math.expm1(log_finite),
         upper=upper,
+        releases=sum(counts),
     )
 
 
