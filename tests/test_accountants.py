@@ -33,6 +33,7 @@ from dpkit.mechanisms import (
     Refused,
     Subsampled,
     SubsampledGaussian,
+    UpperSide,
 )
 
 CASES = json.loads((Path(__file__).parent / "golden_epsilon.json").read_text())["cases"]
@@ -376,6 +377,28 @@ def test_googles_accountant_on_the_event_agrees(entries):
     found = google.compose(to_dp_event(ledger)).get_epsilon(1e-5)
     bounds = PLD().bounds(ledger, 1e-5)
     assert bounds.lower - 1e-6 <= found <= bounds.upper + 1.2e-3
+
+
+def test_googles_event_of_an_upper_side_is_that_of_what_it_bounds():
+    """Where dp_accounting is installed; it has no word for a side, and charges the whole."""
+    pytest.importorskip("dp_accounting")
+    from dp_accounting import pld
+
+    from dpkit.accountants import to_dp_event
+
+    pair, inner = SubsampledGaussian(0.01, 0.8), Gaussian(20.0)
+    plain = Ledger(((pair, 100), (inner, 3)))
+    upper = Ledger(((UpperSide(pair, "why"), 100), (UpperSide(inner, "why"), 3)))
+    assert to_dp_event(upper) == to_dp_event(plain)
+    found = pld.PLDAccountant().compose(to_dp_event(upper)).get_epsilon(1e-5)
+    truth, bounds = PLD().bounds(plain, 1e-5), PLD().bounds(upper, 1e-5)
+    assert truth.lower - 1e-6 <= found <= truth.upper + 1.2e-3
+    assert bounds.lower == 0.0 and bounds.upper == pytest.approx(truth.upper, rel=1e-9)
+    turned = Ledger(((UpperSide(pair, "why").reverse, 2),))
+    with pytest.raises(Refused, match="no event for Reversed"):
+        to_dp_event(turned)
+    with pytest.raises(Refused, match="another pair"):
+        to_dp_event(Ledger(upper.entries, Neighbours.REPLACE_ONE))
 
 
 def test_heterogeneous_noise_of_many_values():
