@@ -9,16 +9,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpkit.knobs import check_knobs, knob
+from dpkit.knobs import knob
 from dpkit.mechanisms import AllocatedGaussian, Gaussian, Neighbours, Refused, Release
-from dpkit.samplers.base import Blocks, Entries, Sampler
-from dpkit.samplers.disjoint import check_batches, unsampled
+from dpkit.samplers.base import Entries
+from dpkit.samplers.disjoint import Epochwise, unsampled
 from dpkit.samplers.poisson import sampled, together
-from dpkit.samplers.shuffle import BATCHES
 
 
 @dataclass(frozen=True)
-class BallsInBins(Sampler):
+class BallsInBins(Epochwise):
     """Each record is in exactly one batch an epoch, as when shuffling, but for itself alone.
 
     *Guarantee*
@@ -35,15 +34,6 @@ class BallsInBins(Sampler):
 
     relations: ClassVar[tuple[Neighbours, ...]] = (Neighbours.ZERO_OUT, Neighbours.ADD_REMOVE)
 
-    def __post_init__(self) -> None:
-        """Check both knobs."""
-        check_knobs(self)
-
-    @property
-    def steps(self) -> int:  # type: ignore[override]
-        """All steps of all epochs."""
-        return self.batches_per_epoch * self.epochs
-
     @property
     def describe(self) -> str:
         """The sampler in a few words."""
@@ -55,15 +45,6 @@ class BallsInBins(Sampler):
         More batches than records are lawful: how many records there are may be private.
         """
         return (batch for _ in range(self.epochs) for batch in _thrown(self, num_examples, rng))
-
-    def expected_batch(self, num_examples: int) -> float:
-        """N / t records."""
-        check_batches(self.batches_per_epoch, num_examples, BATCHES)
-        return num_examples / self.batches_per_epoch
-
-    def groups(self) -> Blocks:
-        """Each epoch is charged by itself."""
-        return Blocks(self.steps, self.batches_per_epoch)
 
     def charge(self, group: Sequence[tuple[Release, ...]], relation: Neighbours) -> Entries:
         """The epoch as a whole, and releases to all records as they are."""

@@ -5,13 +5,42 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpkit.knobs import check_knobs
 from dpkit.mechanisms import Access, Gaussian, Mechanism, Neighbours, Refused, Release
-from dpkit.samplers.base import Entries, Sampler
+from dpkit.samplers.base import Blocks, Entries, Sampler
 from dpkit.samplers.poisson import sampled, together
+
+
+class Epochwise(Sampler):
+    """A sampler whose batches share no record within an epoch, which is charged as a whole."""
+
+    batches_per_epoch: int
+    epochs: int
+    named: ClassVar[str] = "batches_per_epoch (t, batches in an epoch)"
+    """The number of batches as messages name it."""
+
+    def __post_init__(self) -> None:
+        """Check the knobs."""
+        check_knobs(self)
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        """All steps of all epochs."""
+        return self.batches_per_epoch * self.epochs
+
+    def expected_batch(self, num_examples: int) -> float:
+        """N / t records, whether or not that is whole."""
+        check_batches(self.batches_per_epoch, num_examples, self.named)
+        return num_examples / self.batches_per_epoch
+
+    def groups(self) -> Blocks:
+        """Each epoch is charged by itself."""
+        return Blocks(self.steps, self.batches_per_epoch)
 
 
 def worst(group: Sequence[tuple[Release, ...]], sampler: str) -> Mechanism | None:

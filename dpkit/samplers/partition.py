@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpkit.knobs import check_knobs, knob
+from dpkit.knobs import knob
 from dpkit.mechanisms import Neighbours, Release, UpperSide
-from dpkit.samplers.base import Blocks, Entries, Sampler
+from dpkit.samplers.base import Entries
 from dpkit.samplers.disjoint import (
+    Epochwise,
     check_batches,
     parts,
     refuse_add_remove,
@@ -26,7 +27,7 @@ KNOWN = "a partition is a band: upper side as if the record's shard were known, 
 
 
 @dataclass(frozen=True)
-class Partition(Sampler):
+class Partition(Epochwise):
     """The records are dealt into `shards` once; step i of every epoch sees shard i, all of it.
 
     *Guarantee*
@@ -42,14 +43,12 @@ class Partition(Sampler):
 
     relations: ClassVar[tuple[Neighbours, ...]] = (Neighbours.ZERO_OUT, Neighbours.REPLACE_ONE)
 
-    def __post_init__(self) -> None:
-        """Check both knobs."""
-        check_knobs(self)
+    named: ClassVar[str] = "shards (k, disjoint shards)"
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
-        """All steps of all epochs."""
-        return self.shards * self.epochs
+    def batches_per_epoch(self) -> int:  # type: ignore[override]
+        """One batch for each shard."""
+        return self.shards
 
     @property
     def describe(self) -> str:
@@ -58,22 +57,13 @@ class Partition(Sampler):
 
     def batches(self, num_examples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Indices of each shard's records, ascending; the same shards every epoch."""
-        check_batches(self.shards, num_examples, "shards (k, disjoint shards)")
+        check_batches(self.shards, num_examples, self.named)
         shards = parts(rng.permutation(num_examples), self.shards)
         return (shard for _ in range(self.epochs) for shard in shards)
-
-    def expected_batch(self, num_examples: int) -> float:
-        """N / k records, whether or not that is whole."""
-        check_batches(self.shards, num_examples, "shards (k, disjoint shards)")
-        return num_examples / self.shards
 
     def remainder(self, num_examples: int) -> str:
         """How the records are dealt out where the shards do not divide them."""
         return remainder(self.shards, num_examples, "shards")
-
-    def groups(self) -> Blocks:
-        """Each epoch is charged by itself."""
-        return Blocks(self.steps, self.shards)
 
     def charge(self, group: Sequence[tuple[Release, ...]], relation: Neighbours) -> Entries:
         """The least noisy step of the epoch, once, and releases to all records as they are."""

@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpkit.knobs import check_knobs, knob
+from dpkit.knobs import knob
 from dpkit.mechanisms import Gaussian, Neighbours, Release, ShuffledGaussian, UpperSide
-from dpkit.samplers.base import Blocks, Entries, Sampler
+from dpkit.samplers.base import Entries
 from dpkit.samplers.disjoint import (
+    Epochwise,
     check_batches,
     loudest,
     parts,
@@ -24,11 +25,10 @@ from dpkit.samplers.disjoint import (
 
 KNOWN = "shuffling is a band: upper side as if the order were known, no lower side"
 """Why a shuffled release that is not Gaussian is charged as an upper side alone."""
-BATCHES = "batches_per_epoch (t, batches in an epoch)"
 
 
 @dataclass(frozen=True)
-class Shuffle(Sampler):
+class Shuffle(Epochwise):
     """A true permutation each epoch, cut into batches; each record is in exactly one of them.
 
     *Guarantee*
@@ -46,15 +46,6 @@ class Shuffle(Sampler):
 
     relations: ClassVar[tuple[Neighbours, ...]] = (Neighbours.ZERO_OUT, Neighbours.REPLACE_ONE)
 
-    def __post_init__(self) -> None:
-        """Check both knobs."""
-        check_knobs(self)
-
-    @property
-    def steps(self) -> int:  # type: ignore[override]
-        """All steps of all epochs."""
-        return self.batches_per_epoch * self.epochs
-
     @property
     def describe(self) -> str:
         """The sampler in a few words."""
@@ -62,22 +53,13 @@ class Shuffle(Sampler):
 
     def batches(self, num_examples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Indices of each step's records, ascending; a new permutation every epoch."""
-        check_batches(self.batches_per_epoch, num_examples, BATCHES)
+        check_batches(self.batches_per_epoch, num_examples, self.named)
         orders = (rng.permutation(num_examples) for _ in range(self.epochs))
         return (batch for order in orders for batch in parts(order, self.batches_per_epoch))
-
-    def expected_batch(self, num_examples: int) -> float:
-        """N / t records, whether or not that is whole."""
-        check_batches(self.batches_per_epoch, num_examples, BATCHES)
-        return num_examples / self.batches_per_epoch
 
     def remainder(self, num_examples: int) -> str:
         """How the records are dealt out where the batches do not divide them."""
         return remainder(self.batches_per_epoch, num_examples, "batches")
-
-    def groups(self) -> Blocks:
-        """Each epoch is charged by itself."""
-        return Blocks(self.steps, self.batches_per_epoch)
 
     def charge(self, group: Sequence[tuple[Release, ...]], relation: Neighbours) -> Entries:
         """The least noisy step of the epoch, once, and releases to all records as they are."""
