@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dpkit.knobs import Knob, every_knob
+from dpkit.knobs import Knob, every_knob, knobs_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,31 +103,67 @@ def _notebooks() -> Path:
 def _epsilon_options(parser: argparse.ArgumentParser) -> None:
     from dpkit.settings import ACCOUNTANTS
 
-    parser.description = "Price a DP-SGD run (Poisson batches, Gaussian noise) before it runs."
-    parser.add_argument("--sample-rate", type=float, required=True, help="q, in (0, 1]")
+    parser.description = "Price a DP-SGD run (Gaussian noise) before it runs."
     parser.add_argument("--noise-multiplier", type=float, required=True, help="sigma")
-    parser.add_argument("--steps", type=int, required=True, help="T")
+    kinds = _samplers()
+    parser.add_argument(
+        "--sampler", choices=kinds, default="poisson", help="how batches are formed (poisson)"
+    )
+    of: dict[str, tuple[Knob, list[str]]] = {}
+    for kind, sampler in kinds.items():
+        for name, declared in knobs_of(sampler).items():
+            of.setdefault(name, (declared, []))[1].append(kind)
+    for name, (declared, whose) in of.items():
+        parser.add_argument(
+            "--" + _option(name), type=_reader(name, declared), dest=name,
+            metavar=declared.symbol.upper(), help=f"{declared.meaning} ({', '.join(whose)})",
+        )  # fmt: skip
     parser.add_argument("--delta", type=float, default=1e-5, help="delta, in (0, 1)")
     names = [accountant.__name__ for accountant in ACCOUNTANTS]
     parser.add_argument("--accountant", choices=names, default="PLD")
     relations = ["add-remove", "zero-out", "replace-one"]
-    parser.add_argument("--relation", choices=relations, default="add-remove")
+    parser.add_argument("--relation", choices=relations, help="the sampler's own by default")
     parser.set_defaults(run=_epsilon)
+
+
+def _samplers() -> dict[str, Any]:
+    """Every sampler by the name that a command takes, such as balls-in-bins."""
+    from dpkit import samplers
+
+    kinds = [getattr(samplers, name) for name in samplers.__all__]
+    return {
+        re.sub("(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower(): kind
+        for kind in kinds
+        if issubclass(kind, samplers.Sampler) and kind is not samplers.Sampler
+    }
+
+
+def _sampler(options: argparse.Namespace) -> Any:
+    """The sampler that is named, from all of its numbers and no others."""
+    kinds = _samplers()
+    every = {name for kind in kinds.values() for name in knobs_of(kind)}
+    given = {name: getattr(options, name) for name in sorted(every)
+             if getattr(options, name) is not None}  # fmt: skip
+    needed = [f.name for f in fields(kinds[options.sampler])]
+    if set(given) != set(needed):
+        told, got = (" ".join(f"--{_option(name)}" for name in some) for some in (needed, given))
+        raise ValueError(f"--sampler {options.sampler} takes {told}, got {got or 'none of them'}.")
+    return kinds[options.sampler](**given)
 
 
 def _epsilon(options: argparse.Namespace) -> int:
     from dpkit.mechanisms import Neighbours
     from dpkit.methods import DPSGD
     from dpkit.plan import Plan
-    from dpkit.samplers import Poisson
     from dpkit.settings import ACCOUNTANTS
 
     accountant = next(a for a in ACCOUNTANTS if a.__name__ == options.accountant)
+    relation = options.relation
     plan = Plan(
         DPSGD(noise_multiplier=options.noise_multiplier),
-        Poisson(options.sample_rate, options.steps),
+        _sampler(options),
         options.delta,
-        relation=Neighbours[options.relation.replace("-", "_").upper()],
+        relation=relation and Neighbours[relation.replace("-", "_").upper()],
         accountant=accountant(),
     )
     bounds = plan.bounds()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import dpkit as dp
 from dpkit.cli import main
 from dpkit.runs import Run
 
@@ -25,6 +26,37 @@ def test_epsilon_prints_bounds_relation_and_method(capsys, accountant):
     assert float(lines["lower"]) <= float(lines["estimate"]) <= float(lines["upper"])
     assert "ADD_REMOVE" in lines["relation"] and "Poisson" in lines["sampling"]
     assert ("note" in lines) == (accountant == "GDP")
+
+
+OF = {
+    "shuffle": ("--batches-per-epoch", "100", "--epochs", "10"),
+    "balls-in-bins": ("--batches-per-epoch", "100", "--epochs", "10"),
+    "partition": ("--shards", "100", "--epochs", "10"),
+    "fixed-size": ("--batch-size", "600", "--num-examples", "60000", "--steps", "1000"),
+    "truncated-poisson": ("--sample-rate", ".01", "--steps", "1000", "--max-batch", "800",
+                          "--num-examples", "60000"),
+    "poisson": ("--sample-rate", ".01", "--steps", "1000"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", OF)
+def test_epsilon_prices_every_sampler_as_itself(capsys, sampler):
+    words = ("epsilon", "--noise-multiplier", "4", "--sampler", sampler, *OF[sampler])
+    code, out, _ = said(capsys, *words)
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    kind = "".join(part.title() for part in sampler.split("-"))
+    values = [float(x) for x in OF[sampler][1::2]]
+    made = getattr(dp, kind)(*(int(x) if x == int(x) else x for x in values))
+    assert code == 0
+    plan = dp.Plan(dp.DPSGD(4.0), made, 1e-5)
+    assert float(lines["upper"]) == pytest.approx(plan.bounds().upper, abs=2e-6)
+
+
+def test_epsilon_wants_all_numbers_of_a_sampler_and_no_others(capsys):
+    code, _, err = said(capsys, *EPSILON, "--sampler", "shuffle")
+    assert code == 2 and "takes --batches-per-epoch --epochs, got --sample-rate --steps" in err
+    code, _, err = said(capsys, "epsilon", "--noise-multiplier", "4")
+    assert code == 2 and "takes --sample-rate --steps, got none of them" in err
 
 
 def test_epsilon_of_abadi_is_the_known_one(capsys):
