@@ -18,6 +18,8 @@ _HOMES = {
     ),
     "playground": ("Playground",),
     "plot": ("LivePlot",),
+    "race": ("RacePanel",),
+    "schedules": ("BudgetPanel",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*_HOME_OF]  # noqa: PLE0604
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     )
     from dpkit.widgets.playground import Playground  # noqa: F401
     from dpkit.widgets.plot import LivePlot  # noqa: F401
+    from dpkit.widgets.race import RacePanel  # noqa: F401
+    from dpkit.widgets.schedules import BudgetPanel  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

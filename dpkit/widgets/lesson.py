@@ -35,7 +35,7 @@ class Lesson(ipywidgets.VBox):
         self,
         controls: Mapping[str, Control],
         plots: Mapping[str, LivePlot],
-        *notes: Note,
+        *notes: Control,
         table: Table | None = None,
         wide: Sequence[str] = (),
     ) -> None:

@@ -1,0 +1,198 @@
+"""A race at equal budgets: uniform noise against a falling one, trained live."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from dpkit.accountants import ZCDP
+from dpkit.budgets import RhoBudget
+from dpkit.figures import schedules as figures
+from dpkit.figures.schedules import Trained
+from dpkit.methods import DPSGD
+from dpkit.plan import Plan, round_up
+from dpkit.samplers import Shuffle
+from dpkit.widgets.controls import Buttons, Choice, Progress, Slider, guarded
+from dpkit.widgets.lesson import Lesson
+from dpkit.widgets.plot import LivePlot
+from dpkit.widgets.schedules import DELTA, MOST, RHO, SHAPES, ZERO
+
+if TYPE_CHECKING:
+    from dpkit.datasets import Dataset
+
+
+class RacePanel(Lesson):
+    """Uniform noise against a falling one, trained live at the same budget.
+
+    *Guarantee*
+    - both are real runs of `train` under the same budget, from the same weights and seed;
+    - accuracy is measured on public test records after every epoch.
+    """
+
+    PAUSE: ClassVar = 0.2  # seconds between two pictures
+
+    def __init__(self, data: Dataset | None = None, *, lots: int = 12) -> None:
+        """Make the panel; nothing is trained until Train is pressed. `data` None is the digits."""
+        self.data, self.lots = data, lots
+        self.runs: list[Trained] = []
+        self.progress = Progress(label="Training")
+        self._stop = threading.Event()
+        self._trainer: threading.Thread | None = None
+        self._of: tuple[Any, ...] = ()
+        self._trained = threading.RLock()
+        buttons = Buttons(
+            actions=[("train", "Train", "primary"), ("stop", "Stop", "")], disabled=["stop"],
+            label="Race",
+        )  # fmt: skip
+        falls = [(title, key) for key, (title, _) in SHAPES.items() if key != "Uniform"]
+        super().__init__(
+            {
+                "shape": Choice(label="Against uniform noise", options=falls, value="TimeDecay"),
+                "rate": Slider(label="Learning rate η", value=0.3, low=0.02, high=2.0, log=True,
+                               ends=("small steps", "large steps")),
+                "rho": Slider(label="Budget ρ of either", value=RHO, low=0.1, high=3.0, log=True),
+                "seeds": Slider(label="Runs of either", value=2, low=1, high=5, integer=True),
+                "across": Choice(label="Across", options=[("share of the budget", "share"),
+                                                          ("epochs", "epochs")]),
+                "race": buttons,
+            },
+            {
+                "race": LivePlot(height=320, title="Test accuracy while the budget is spent"),
+                "finals": LivePlot(height=320, title="At the end of the budget"),
+            },
+            self.progress,
+        )  # fmt: skip
+        buttons.on_click(guarded(self.trouble)(self._clicked))
+
+    @property
+    def plans(self) -> dict[str, Plan]:
+        """The two plans as the controls stand: one budget, two ways to spend it."""
+        made = {}
+        for key in ("Uniform", self.value("shape")):
+            title, shape = SHAPES[key]
+            noise = replace(shape, steps_per_epoch=self.lots)
+            method = DPSGD(noise, 1.0, float(self.value("rate")))
+            budget = RhoBudget(float(self.value("rho")))
+            made[title] = Plan(method, Shuffle(self.lots, MOST), DELTA, ZERO, budget=budget)
+        return made
+
+    def redraw(self) -> None:
+        """Show the runs; other settings begin anew."""
+        now = tuple(self.value(name) for name in ("shape", "rate", "rho"))
+        if now != self._of:
+            self._halt()
+            self._of, self.runs = now, []
+        self._show()
+
+    def train(self) -> bool:
+        """Begin the race on a thread of its own; False if one is on."""
+        if self._trainer is not None and self._trainer.is_alive():
+            return False
+        self._stop.clear()
+        buttons = self.controls["race"]
+        assert isinstance(buttons, Buttons)
+        buttons.disable("train")
+        self._trainer = threading.Thread(target=guarded(self.trouble)(self._race), daemon=True)
+        self._trainer.start()
+        return True
+
+    def join(self, timeout: float = 120.0) -> bool:
+        """Wait for the race and the drawing; False if the time ran out."""
+        if self._trainer is not None and self._trainer is not threading.current_thread():
+            self._trainer.join(timeout)
+            if self._trainer.is_alive():
+                return False
+        return super().join(timeout)
+
+    def close(self) -> None:
+        """Stop the race and remove the panel."""
+        self._halt()
+        super().close()
+
+    def _halt(self) -> None:
+        self._stop.set()
+        if self._trainer is not None and self._trainer is not threading.current_thread():
+            self._trainer.join(10)
+
+    def _clicked(self, name: str) -> None:
+        if name == "train":
+            self.train()
+        else:
+            self._stop.set()
+
+    def _race(self) -> None:
+        buttons = self.controls["race"]
+        assert isinstance(buttons, Buttons)
+        try:
+            self.runs = []
+            self._run(self.plans, int(self.value("seeds")))
+        finally:
+            buttons.disable("stop")
+            self._show()
+
+    def _run(self, plans: dict[str, Plan], seeds: int) -> None:
+        from dpkit import datasets, zoo
+        from dpkit.training import train
+
+        data = self.data or datasets.load("digits")
+        due = 0.0
+        for seed in range(seeds):
+            both = []
+            for name, plan in plans.items():
+                run = Trained(name, seed, plan.steps // self.lots)
+                options: dict[str, Any] = {"seed": seed, "evaluate_every": self.lots}
+                both.append((run, train(zoo.mlp(data, seed=seed), data, plan, **options)))
+                self.runs = [*self.runs, run]
+            while any(not run.done for run, _ in both):
+                if self._stop.is_set():
+                    return
+                # The one that has spent less goes on: both lines grow side by side.
+                run, steps = min((b for b in both if not b[0].done), key=lambda b: _share(b[0]))
+                self._epoch(run, steps)
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self.PAUSE
+                    self._show()
+
+    def _epoch(self, run: Trained, steps: Iterator[Any]) -> None:
+        for step in steps:
+            if step.step % self.lots == 0:
+                run.share.append(100 * ZCDP().rho(step.ledger) / float(self.value("rho")))
+                run.accuracy.append(step.peek.accuracy)
+                return
+
+    def _show(self) -> None:
+        with self._trained:
+            runs = [run for run in self.runs if run.accuracy]
+            names = [title for title, _ in (SHAPES["Uniform"], SHAPES[self.value("shape")])]
+            shown = runs or [Trained(name, 0, 100) for name in names]
+            ends = " ".join(f"{run.name} {run.accuracy[-1]:.1%}" for run in runs)
+            self.plots["race"].show(figures.race(shown, self.value("across")), ends)
+            self.plots["finals"].show(figures.finals(shown), ends)
+            wanted = 2 * int(self.value("seeds"))
+            part = sum(min(len(run.accuracy) / run.epochs, 1) for run in runs) / wanted
+            self.progress.show(min(part, 1.0), f"{sum(r.done for r in runs)} of {wanted} runs")
+            self.said.show(self._words(names))
+
+    def _words(self, names: list[str]) -> str:
+        price = round_up(RhoBudget(float(self.value("rho"))).epsilon(DELTA))
+        lengths = ", ".join(
+            f"{name} for {plan.steps // self.lots} epochs" for name, plan in self.plans.items()
+        )
+        text = f"The same budget ρ = {float(self.value('rho')):.6g} (ε at most {price}): {lengths}."
+        done = {n: [r.accuracy[-1] for r in self.runs if r.done and r.name == n] for n in names}
+        if not all(done.values()):
+            return f"{text} Teaching runs: whoever knows the seed can remove the noise."
+        means = {name: float(np.mean(found)) for name, found in done.items()}
+        told = "; ".join(f"**{name} {mean:.1%}**" for name, mean in means.items())
+        gap = 100 * (means[names[1]] - means[names[0]])
+        few = min(len(found) for found in done.values())
+        return f"{text} At its end, mean of {few}: {told}, a difference of {gap:+.1f} points."
+
+
+def _share(run: Trained) -> float:
+    return run.share[-1] if run.share else 0.0
