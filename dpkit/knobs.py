@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from typing import Any
 
 _META = "dpkit.knob"
@@ -42,12 +43,15 @@ class Knob:
 
     def check(self, name: str, value: Any) -> None:
         """Raise one clear sentence if `value` may not stand for the parameter `name`."""
+        if type(value) in (float, int) and self.admits(value):  # nearly always
+            return
         if (self.optional and value is None) or (self.schedule and callable(value)):
             return
         if isinstance(value, bool) or not _is_number(value):
             kind = "a whole number" if self.integer else "a number"
             also = " or a function of the step" if self.schedule else ""
-            raise TypeError(f"{self.describe(name)} must be {kind}{also}, got {value!r}.")
+            rest = "; it cannot follow a schedule" if callable(value) else ""
+            raise TypeError(f"{self.describe(name)} must be {kind}{also}, got {value!r}{rest}.")
         if not self.admits(value):
             kind = "a whole number in" if self.integer else "in"
             verb = "be" if self.integer else "lie"
@@ -71,12 +75,21 @@ def knob(default: Any, symbol: str, meaning: str, low: float, high: float, **opt
 
 def knobs_of(owner: Any) -> dict[str, Knob]:
     """The knobs of a dataclass or of one of its instances, by field name."""
-    return {f.name: f.metadata[_META] for f in fields(owner) if _META in f.metadata}
+    return dict(_declared(_kind(owner)))
+
+
+def _kind(owner: Any) -> Any:
+    return owner if isinstance(owner, type) else type(owner)
+
+
+@cache
+def _declared(kind: Any) -> dict[str, Knob]:
+    return {f.name: f.metadata[_META] for f in fields(kind) if _META in f.metadata}
 
 
 def check_knobs(instance: Any) -> None:
     """Check every knob of a dataclass instance; call it in `__post_init__`."""
-    for name, declared in knobs_of(instance).items():
+    for name, declared in _declared(_kind(instance)).items():
         declared.check(name, getattr(instance, name))
 
 

@@ -13,8 +13,9 @@ from dpkit.accountants import PLD, Accountant, Bounds
 from dpkit.accountants.base import printed
 from dpkit.accountants.calibration import solve_scale
 from dpkit.budgets import Budget, Meter
+from dpkit.charges import Charges
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import Ledger, Mechanism, Neighbours, Refused, Release
+from dpkit.mechanisms import Ledger, Neighbours, Refused, Release
 from dpkit.methods import Method
 from dpkit.samplers import Sampler
 from dpkit.schedules import read_once
@@ -69,7 +70,7 @@ class Plan:
                 f"{type(self.method).__name__} and {type(self.sampler).__name__} share no "
                 f"neighbouring relation; choose another sampler."
             )
-        self._charge(self.sampler.groups()[0])
+        self._charges.of(self.sampler.groups()[0])
         self._check_budget()
 
     @property
@@ -84,27 +85,15 @@ class Plan:
         """Number of steps T: as many as the budget admits, at most those if the noise reacts."""
         if self.budget is None or self.method.reacting:
             return self.sampler.steps
-        return self._admitted
+        return self._charges.steps
 
     @cached_property
-    def _admitted(self) -> int:
-        """The end of the last group that the budget's own meter lets through."""
-        meter, end = self.meter(), 0
-        assert meter is not None
-        for group in self.sampler.groups():
-            if not meter.pay(self._charge(group)):
-                break
-            end = group.stop
-        return end
+    def _charges(self) -> Charges:
+        return Charges(self.method, self.sampler, self.neighbours, self.before, self.budget)
 
     def meter(self) -> Meter | None:
         """A meter of the budget that `before` has been paid to, or None; a run pays it."""
-        if self.budget is None:
-            return None
-        meter = self.budget.meter()
-        if not meter.pay((r.mechanism.pair(self.neighbours), r.count) for r in self.before):
-            raise Refused(f"What comes before the run exceeds {self.budget.describe}; allow more.")
-        return meter
+        return self._charges.meter()
 
     def ledger(self, steps: int | None = None) -> Ledger:
         """What the first `steps` steps are going to be charged (all of them by default)."""
@@ -114,20 +103,7 @@ class Plan:
                 "carries what was spent, and `epsilon()` is the budget's."
             )
         steps = self.steps if steps is None else min(steps, self.steps)
-        entries = [(r.mechanism.pair(self.neighbours), r.count) for r in self.before]
-        groups = self.sampler.groups()
-        if not self.method.varies:
-            whole = -(-steps // len(groups[0]))
-            short = whole == len(groups) and len(groups[-1]) != len(groups[0])
-            once = self._charge(groups[0])
-            entries += [(m, count * (whole - short)) for m, count in once]
-            entries += self._charge(groups[-1]) if short else []
-        else:
-            for group in groups:
-                if group.start >= steps:
-                    break
-                entries += self._charge(group)
-        return Ledger.of(entries, self.neighbours)
+        return Ledger.of(self._charges.entries(steps), self.neighbours)
 
     def epsilon(self) -> float:
         """The price of the completed run at the plan's delta."""
@@ -153,7 +129,7 @@ class Plan:
             return Curve(steps, np.full(len(steps), self.epsilon()))
         whole = self.ledger()
         index = {mechanism: i for i, (mechanism, _) in enumerate(whole.entries)}
-        counts = self._cumulative(steps, index)
+        counts = self._charges.counts(steps, index)
         mechanisms = tuple(mechanism for mechanism, _ in whole.entries)
         if not mechanisms:
             return Curve(steps, np.zeros(len(steps)))
@@ -276,7 +252,7 @@ class Plan:
                 f"{reacting.steps_per_epoch:,}; make it a multiple."
             )
         meter = self.meter()
-        if meter is not None and not meter.pay(self._charge(first)):
+        if meter is not None and not meter.pay(self._charges.of(first)):
             raise Refused(
                 f"The first {len(first):,} steps would exceed {self.budget.describe}; allow more, "
                 f"or add noise."
@@ -291,33 +267,6 @@ class Plan:
             f"stop may have depended on the data; epsilon would be {round_up(smaller)} if this "
             f"length had been fixed beforehand."
         )
-
-    def _charge(self, group: range) -> list[tuple[Mechanism, int]]:
-        releases = [self.method.releases(step) for step in group]
-        return self.sampler.charge(releases, self.neighbours)
-
-    def _cumulative(
-        self, steps: NDArray[np.int64], index: dict[Mechanism, int]
-    ) -> NDArray[np.float64]:
-        """Counts of each mechanism after each of the given steps, shape (points, mechanisms)."""
-
-        def row(entries: list[tuple[Mechanism, int]]) -> NDArray[np.float64]:
-            counts = np.zeros(len(index))
-            for mechanism, count in entries:
-                if mechanism in index:
-                    counts[index[mechanism]] += count
-            return counts
-
-        before = row([(r.mechanism.pair(self.neighbours), r.count) for r in self.before])
-        groups = [group for group in self.sampler.groups() if group.start < self.steps]
-        if self.method.varies:
-            running = np.cumsum([row(self._charge(group)) for group in groups], axis=0)
-            ends = np.array([group.stop for group in groups])
-            return before + running[np.searchsorted(ends, steps)]
-        whole = -(-steps // len(groups[0]))
-        last = (whole == len(groups)) & (len(groups[-1]) != len(groups[0]))
-        once, short = row(self._charge(groups[0])), row(self._charge(groups[-1]))
-        return before + np.outer(whole - last, once) + np.outer(last, short)
 
 
 def round_up(epsilon: float) -> str:

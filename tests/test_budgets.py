@@ -62,6 +62,21 @@ def test_a_budget_is_used_up_to_the_last_digit():
         assert less.steps == 198
 
 
+@given(st.floats(0.5, 20), st.floats(0.001, 3), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_noise_that_does_not_change_is_counted_as_step_by_step(sigma, rho, batches):
+    """Equal epochs are found by halving: they must be those that a meter lets through."""
+    meter, epochs = dp.RhoBudget(rho).meter(), 0
+    if not meter.pay([(dp.Gaussian(sigma), 1)]):
+        return
+    while epochs < 150 and (not epochs or meter.pay([(dp.Gaussian(sigma), 1)])):
+        epochs += 1
+    budget = dp.RhoBudget(rho)
+    for noise in (sigma, schedules.Uniform(sigma)):
+        plan = dp.Plan(dp.DPSGD(noise), dp.Shuffle(batches, 150), budget=budget)
+        assert plan.steps == epochs * batches
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0.3, 30), st.integers(1, 4)), min_size=1, max_size=40),

@@ -154,3 +154,51 @@ def test_a_reacting_schedule_falls_where_accuracy_does_not_rise():
     assert shape(24, seen[:4]) == 10 and shape(24, (0.5, 0.5, 0.54, 0.54)) == 5
     with pytest.raises(ValueError, match="needs 4 of them in epoch 8, got 2"):
         shape(24, seen[:2])
+
+
+@named
+def test_a_run_spends_exactly_what_was_planned(shape, formula):
+    """Step by step and in the end, by coins and by epochs, a shorter run of the plan included."""
+    rng = np.random.default_rng(1)
+    data = dp.datasets.Dataset.of(rng.standard_normal((24, 3)), [0, 1, 2] * 8)
+    for sampler in (dp.Poisson(0.3, 12), dp.Shuffle(3, 4)):
+        plan = dp.Plan(dp.DPSGD(shape, shape, 0.1), sampler, 1e-3)
+        run = list(dp.train(dp.zoo.logistic(data), data, plan, seed=0))
+        assert run[-1].epsilon == plan.epsilon() and run[-1].ledger == plan.ledger()
+        assert all(step.ledger == plan.ledger(step.step) for step in run)
+        curve = plan.curve(12)
+        found = dict(zip(curve.steps.tolist(), curve.epsilon.tolist(), strict=True))
+        assert all(found[s.step] == pytest.approx(s.epsilon, rel=1e-9) for s in run)
+
+
+@pytest.mark.parametrize("value", [s for s, _ in SHAPES] + [REACTING, dp.RhoBudget(1.0)])
+def test_schedules_and_budgets_are_values(value):
+    import dataclasses
+
+    same = dataclasses.replace(value)
+    assert value == same and hash(value) == hash(same) and "." in (type(value).__doc__ or "")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        value.start = 1.0
+
+
+def test_a_rate_that_follows_a_schedule_is_refused_in_words():
+    """No sampler prices batches whose expected size changes: it says so."""
+    rising = schedules.Knots((0.01, 0.05), 10)
+    with pytest.raises(TypeError, match="sample_rate .* a number, .*; it cannot follow a schedule"):
+        dp.Poisson(rising, 100)
+    with pytest.raises(TypeError, match="it cannot follow a schedule"):
+        dp.Shuffle(rising, 10)
+
+
+def test_ten_thousand_noises_are_charged_once():
+    """The charges of a varying plan are kept: ledger, price and curve read the same ones."""
+    calls = []
+
+    class Counting(dp.Poisson):
+        def charge(self, group, relation):
+            calls.append(1)
+            return super().charge(group, relation)
+
+    plan = dp.Plan(dp.DPSGD(lambda t: 2 - t / 1e3), Counting(0.01, 300), accountant=dp.RDP())
+    assert plan.curve(20).epsilon[-1] == pytest.approx(plan.epsilon()) and plan.ledger()
+    assert len(calls) <= 301
