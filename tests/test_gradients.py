@@ -660,8 +660,15 @@ def test_bad_arguments_are_told_in_a_sentence() -> None:
         engine.transformed_sum(x, y, lambda rows: rows.sum(0), 1.0)
     with pytest.raises(MemoryError, match="memory_budget"):
         Engine(model, ce, memory_budget=1).clipped_sum(x, y, 1.0)
-    with pytest.raises(ValueError, match="microbatch"):
-        Engine(model, ce, microbatch=0)
+    with pytest.raises(
+        MemoryError, match="microbatch .* at most [1-9].* got 1,000,000: give fewer"
+    ):
+        Engine(model, ce, memory_budget=100_000, microbatch=1_000_000).clipped_sum(x, y, 1.0)
+    for wrong in (0, 2.5, math.nan):
+        with pytest.raises(ValueError, match="microbatch"):
+            Engine(model, ce, microbatch=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="memory_budget"):
+            Engine(model, ce, memory_budget=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one record"):
         engine.evaluate(x[:0], y[:0])
     model[0].weight = nn.Parameter(torch.zeros(7, 5))
@@ -817,3 +824,155 @@ def test_a_gradient_that_hangs_on_rounding_does_not_hang_on_the_company(count):
     x[0] = 1e6
     whole = engine.clipped_sum(x, y, 1.0).norms
     assert torch.allclose(engine.clipped_sum(x[:count], y[:count], 1.0).norms, whole[:count])
+
+
+class Inside(nn.Module):
+    """A model that turns on autocast by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = mlp(nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.body(x).float()
+
+
+UNFIT: dict[str, tuple[Callable[[], nn.Module], Tensor, Tensor, str]] = {
+    "float64 records": (lambda: mlp(nn.ReLU()), torch.zeros(6, 5).double(), torch.zeros(6).long(),
+                        r"float64 .* parameters are float32; .* inputs.to\(torch.float32\)"),
+    "float64 model": (lambda: mlp(nn.ReLU()).double(), torch.zeros(6, 5), torch.zeros(6).long(),
+                      r"float32 .* parameters are float64; .* model.to\(torch.float32\)"),
+    "integers to Linear": (lambda: mlp(nn.ReLU()), torch.zeros(6, 5).long(), torch.zeros(6).long(),
+                           r"int64 .* Embedding layers alone; .* inputs.float\(\)"),
+    "numbers to Embedding": (Words, torch.zeros(6, 5), torch.zeros(6).long(),
+                             r"an Embedding takes whole numbers; .* inputs.long\(\)"),
+    "another width": (lambda: mlp(nn.ReLU()), torch.zeros(6, 9), torch.zeros(6).long(),
+                      r"shape \(N, 9\) .* first layer"),
+    "targets of numbers": (lambda: mlp(nn.ReLU()), torch.zeros(6, 5), torch.zeros(6),
+                           r"targets of shape \(N\) and float32 .* targets.long\(\)"),
+    "autocast within": (Inside, torch.zeros(6, 5), torch.zeros(6).long(),
+                        "Linear layer computes in bfloat16 .* out of the model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_does_not_fit_together_is_told_in_a_sentence(name: str) -> None:
+    factory, x, y, told = UNFIT[name]
+    for records in (6, 0):  # what is said depends on no record
+        with pytest.raises(ValueError, match=told):
+            Engine(factory(), ce).clipped_sum(x[:records], y[:records], 1.0)
+
+
+def test_more_classes_than_outputs_are_refused_without_a_look_at_the_targets() -> None:
+    x, y = torch.zeros(6, 5), torch.zeros(6, dtype=torch.long)
+    for loss in (ce, functools.partial(ce, label_smoothing=0.1)):
+        with pytest.raises(
+            ValueError, match="4 outputs for the 5 classes .* give its last layer 5"
+        ):
+            Engine(mlp(nn.ReLU()), loss).prepare(x, y, classes=CLASSES + 1)
+        Engine(mlp(nn.ReLU()), loss).prepare(x, y, classes=CLASSES)
+    Engine(mlp(nn.ReLU()), squared).prepare(x, torch.zeros(6, CLASSES), classes=9)
+
+
+def test_autocast_is_refused_at_every_step() -> None:
+    model, x, y, _ = made("mlp", torch.float32)
+    engine = Engine(model, ce)
+    engine.clipped_sum(x, y, 1.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(ValueError, match="leave the autocast block"):
+            engine.clipped_sum(x, y, 1.0)
+    engine.clipped_sum(x, y, 1.0)
+
+
+class Reshaped(nn.Module):
+    """Records and positions in one dimension, as transformers are sometimes written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line, self.head = nn.Linear(3, 6), nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lines = torch.tanh(self.line(x.reshape(-1, 3)))
+        return self.head(lines.view(len(x), -1, 6).mean(1))
+
+
+class Places(nn.Module):
+    """Positions that are looked up once for all records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.places, self.head = (
+            nn.Embedding(13, 6),
+            nn.Embedding(7, 6),
+            nn.Linear(6, 4),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        places = self.places(torch.arange(tokens.shape[1]))
+        return self.head((self.table(tokens) * places).mean(1))
+
+
+@pytest.mark.parametrize("net, shape", [(Reshaped, (5, 3)), (Reshaped, (1, 3)), (Places, (7,)),
+                                        (Places, (3,)), (Places, (4,))])  # fmt: skip
+def test_records_that_leave_the_first_dimension_are_clipped_all_the_same(net, shape) -> None:
+    torch.manual_seed(0)
+    model, y = net().double(), torch.arange(RECORDS) % CLASSES
+    numbers = net is Reshaped
+    x = (
+        torch.randn(RECORDS, *shape).double()
+        if numbers
+        else torch.randint(0, 13, (RECORDS, *shape))
+    )
+    reference = clipped(rows_of(model, x, y)[0], 0.1)
+    engine = Engine(model, ce)
+    if shape == (1, 3):
+        assert distance(engine.clipped_sum(x, y, 0.1).total, reference) <= 1e-12
+        return
+    with pytest.warns(UserWarning, match="vmap.*because .* first dimension|because some parameter"):
+        total = engine.clipped_sum(x, y, 0.1).total
+    assert distance(total, reference) <= 1e-12
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer, or its cell in a loop."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.layer, nn.RNNBase):
+            return self.head(self.layer(x)[0][:, -1])
+        state = x.new_zeros(len(x), 6)
+        for t in range(x.shape[1]):
+            state = self.layer(x[:, t], state)
+        return self.head(state)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "RNN"])
+def test_fused_recurrence_is_refused_and_the_remedy_works(kind: str) -> None:
+    x, y = torch.randn(6, 5, 3).double(), torch.arange(6) % CLASSES
+    fused = quiet(Recurrent(getattr(nn, kind)(3, 6, batch_first=True)).double())
+    with pytest.raises(ValueError, match=f"its {kind} at once: loop .* torch.nn.{kind}Cell"):
+        fused.clipped_sum(x, y, 0.1)
+    model = Recurrent(getattr(nn, f"{kind}Cell")(3, 6)).double()
+    reference = clipped(rows_of(model, x, y)[0], 0.1)
+    assert distance(quiet(model).clipped_sum(x, y, 0.1).total, reference) <= 1e-12
+
+
+@pytest.mark.filterwarnings("ignore:RNN module weights are not part")
+def test_an_lstm_is_clipped_where_vmap_can_and_else_refused() -> None:
+    """torch hands single precision to oneDNN, which vmap takes apart, where there is oneDNN."""
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 5, 3), torch.arange(6) % CLASSES
+    model = Recurrent(nn.LSTM(3, 6, batch_first=True))
+    reference = clipped(rows_of(model, x, y)[0], 0.1)
+    try:
+        total = quiet(model).clipped_sum(x, y, 0.1).total
+    except ValueError as error:
+        assert "torch.nn.LSTMCell" in str(error)
+    else:
+        assert distance(total, reference) <= 2e-6
+    with pytest.raises(ValueError, match="torch.nn.LSTMCell"):
+        quiet(copy.deepcopy(model).double()).clipped_sum(x.double(), y, 0.1)

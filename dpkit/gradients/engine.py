@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -22,14 +23,18 @@ from dpkit.gradients.checks import (
 from dpkit.gradients.clipping import Clipping, Flat
 from dpkit.gradients.dense import Dense
 from dpkit.gradients.fallback import Vmapped, frames_inside, split_rows
+from dpkit.gradients.fitting import check_fits, check_no_autocast
 from dpkit.gradients.kernel import Work, stacked_squares
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
-from dpkit.gradients.probe import FEW, agrees, likes_channels_last, made_up, of_two_classes
+from dpkit.gradients.probe import FEW, likes_channels_last, made_up, objection, of_two_classes
 from dpkit.gradients.sizes import COMPANY, keep_freed_memory, microbatch_size, rows_at_once
 from dpkit.gradients.tape import Taped, find_units
+from dpkit.knobs import Knob
 
 Transform = Callable[[Tensor], Tensor]
+_MICROBATCH = Knob("b", "records worked on at a time", 1, 1e12, integer=True, optional=True)
+_BUDGET = Knob("M", "bytes that the engine may use", 1, 1e18, integer=True, optional=True)
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,8 @@ class Engine:
         `microbatch` records are worked on at a time; by default what suits the processor's cache
         and `memory_budget` (bytes; by default a quarter of what is free).
         """
-        if microbatch is not None and microbatch < 1:
-            raise ValueError(
-                "microbatch (records worked on at a time) must be a whole number in "
-                f"[1, infinity), or None, got {microbatch}."
-            )
+        _MICROBATCH.check("microbatch", microbatch)
+        _BUDGET.check("memory_budget", memory_budget)
         check_modules(model)
         self.model = model
         self.loss = PerExampleLoss(loss)
@@ -93,7 +95,7 @@ class Engine:
         self.names = self._flat.names
         self.slices = self._flat.slices
         self.leaves = self._flat.leaves
-        self.microbatch = microbatch
+        self.microbatch = None if microbatch is None else int(microbatch)
         self.memory_budget = memory_budget
         self._size = 0
         self._layout: torch.memory_format | None = None
@@ -108,6 +110,19 @@ class Engine:
     def blocks(self) -> tuple[str, ...]:
         """The names of the layers, which per-layer clipping bounds one by one."""
         return tuple(self._source.blocks)
+
+    @torch.no_grad()
+    def prepare(self, inputs: Tensor, targets: Tensor, classes: int | None = None) -> None:
+        """Refuse, before any noise is drawn, what cannot be trained on such records.
+
+        No record is looked at: others of their shape are invented. `classes` is the public number
+        of classes, where it is known.
+        """
+        check_no_autocast(inputs.device)
+        if not self._size:
+            invented = made_up(inputs, targets)
+            with buffers_kept(self.model), same_random_numbers(invented[0]):
+                self._probe(*invented, classes)
 
     @torch.no_grad()
     def clipped_sum(
@@ -270,33 +285,29 @@ class Engine:
                 f"{len(targets)}."
             )
         self._flat.check()
-        if not self._size:
-            invented = made_up(inputs, targets)
-            with buffers_kept(self.model), same_random_numbers(invented[0]):
-                self._probe(*invented)
+        self.prepare(inputs, targets)
 
-    def _probe(self, inputs: Tensor, targets: Tensor) -> None:
+    def _probe(self, inputs: Tensor, targets: Tensor, classes: int | None) -> None:
         """A look at invented records: refuse the model, or settle how it is run."""
+        check_fits(self.model, self.loss, inputs, targets, self.parameters, classes)
         targets = of_two_classes(self.model, inputs, targets)
         check_nothing_remembered(self.model, inputs)
         check_records_apart(self.model, self.loss, inputs, targets)
         arguments = (self.model, self.loss, self._flat)
-        if isinstance(self._source, Taped) and not agrees(
-            self._source, *arguments, inputs, targets
-        ):
-            self._fall_back("some parameter is used outside the layer that holds it")
-            self.clipping.check_blocks(self.blocks)
-        self._check_vmap(inputs[:FEW], targets[:FEW])
+        if isinstance(self._source, Taped):
+            why = objection(self._source, *arguments, inputs, targets)
+            if why:
+                self._fall_back(why)
+                self.clipping.check_blocks(self.blocks)
+        if isinstance(self._source, Vmapped):
+            self._source.check(inputs[:FEW], targets[:FEW])
         if likes_channels_last(self.model, inputs):
-            self._layout = torch.channels_last
-            try:
-                fine = agrees(self._source, *arguments, self._laid_out(inputs[:FEW]), targets)
-            except RuntimeError:  # a view in the model that wants the usual layout
-                fine = False
-            self._layout = torch.channels_last if fine else None
+            images = inputs[:FEW].to(memory_format=torch.channels_last)
+            with suppress(RuntimeError):  # a view in the model that wants the usual layout
+                if not objection(self._source, *arguments, images, targets):
+                    self._layout = torch.channels_last
         need = self._source.footprint(inputs[:FEW], targets[:FEW])
-        size = microbatch_size(need, self.memory_budget, inputs.device)
-        self._size = self.microbatch or size
+        self._size = microbatch_size(need, self.memory_budget, inputs.device, self.microbatch)
 
     def _laid_out(self, inputs: Tensor) -> Tensor:
         return inputs if self._layout is None else inputs.to(memory_format=self._layout)
@@ -307,17 +318,6 @@ class Engine:
             stacklevel=frames_inside(),
         )
         self._source = Vmapped(self.model, self.loss, self._flat)
-
-    def _check_vmap(self, inputs: Tensor, targets: Tensor) -> None:
-        if isinstance(self._source, Vmapped):
-            try:
-                self._source.examples(inputs, targets)
-            except RuntimeError as error:
-                raise ValueError(
-                    "This model cannot be clipped record by record: it has a layer that the "
-                    "engine does not know, and torch.func.vmap fails on it. Build it of Linear, "
-                    "Conv, Embedding and normalisation layers, or freeze what cannot be clipped."
-                ) from error
 
     def _as_mask(self, mask: Tensor | None) -> Tensor | None:
         if mask is None:

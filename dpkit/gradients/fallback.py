@@ -20,7 +20,7 @@ class Vmapped:
 
     def __init__(self, model: nn.Module, loss: PerExampleLoss, flat: FlatParameters) -> None:
         """Make a function of all parameters out of the model."""
-        self.flat = flat
+        self.model, self.flat = model, flat
         self.blocks = _by_module(flat)
         frozen = {
             **{name: p for name, p in model.named_parameters() if not p.requires_grad},
@@ -50,6 +50,24 @@ class Vmapped:
         rows = torch.cat([gradients[name].flatten(1) for name in self.flat.names], dim=1)
         return rows, losses.detach()
 
+    def check(self, inputs: Tensor, targets: Tensor) -> None:
+        """Refuse, in one sentence, a model that vmap fails on."""
+        try:
+            self.examples(inputs, targets)
+        except RuntimeError as error:
+            fused = [type(m).__name__ for m in self.model.modules() if isinstance(m, nn.RNNBase)]
+            remedy = "Build it of Linear, Conv, Embedding and normalisation layers"
+            if fused:
+                remedy = (
+                    f"torch runs all time steps of its {fused[0]} at once: loop over them with a "
+                    f"torch.nn.{fused[0]}Cell, or use attention"
+                )
+            raise ValueError(
+                "This model cannot be clipped record by record: it has a layer that the engine "
+                f"does not know, and torch.func.vmap fails on it. {remedy}, or freeze what cannot "
+                "be clipped."
+            ) from error
+
     def footprint(self, inputs: Tensor, targets: Tensor) -> Footprint:
         """What one record needs: its gradients, and as much again for what leads to them."""
         size = self.flat.vector.numel() * self.flat.vector.element_size()
@@ -73,7 +91,7 @@ def _by_module(flat: FlatParameters) -> dict[str, tuple[slice, ...]]:
 
 def frames_inside() -> int:
     """Frames from the caller of this function up to the first that is the user's own."""
-    inside = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
+    inside = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
     frame, depth = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         frame, depth = frame.f_back, depth + 1

@@ -9,7 +9,7 @@ from dpkit.gradients.checks import same_random_numbers
 from dpkit.gradients.fallback import Vmapped
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
-from dpkit.gradients.tape import Taped
+from dpkit.gradients.tape import ElsewhereError, Taped
 
 FEW = 3
 
@@ -49,32 +49,37 @@ def of_two_classes(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     return turns.view(-1, *[1] * (targets.ndim - 1)).expand_as(targets).contiguous()
 
 
-def agrees(
+def objection(
     source: Taped | Vmapped,
     model: nn.Module,
     loss: PerExampleLoss,
     flat: FlatParameters,
     inputs: Tensor,
     targets: Tensor,
-) -> bool:
-    """Whether a source's gradients, weighted differently for each record, are autograd's own.
+) -> str:
+    """Why a source's gradients, weighted differently for each record, are not autograd's own.
 
-    This finds what hooks cannot see: a parameter used outside its layer, a layer that is called
-    with the records in another dimension, an operation in place.
+    Empty where they are. This finds what hooks cannot see: a parameter used outside its layer, a
+    layer that is called with the records in another dimension, a layout that a view refuses.
     """
     x, y = inputs[:FEW], targets[:FEW]
     factors = flat.vector.new_tensor([1.0, 0.5, 0.25])[: len(x)]
     expected = _weighted_gradient(model, loss, flat, x, y, factors)
     if not bool(torch.isfinite(expected).all()):
-        return True  # nothing can be compared on such records
+        return ""  # nothing can be compared on such records
     total = torch.zeros_like(expected)
-    with same_random_numbers(x):
-        works, _ = source.works(x, y, None)
+    try:
+        with same_random_numbers(x):
+            works, _ = source.works(x, y, None)
+    except ElsewhereError as error:
+        return f"a{str(error)[1:]}"
     for work in works:
         if work is not None:
             work.add(total, factors)
     limit = 1e-3 * float(expected.abs().max()) + 1e-12
-    return bool((total - expected).abs().max() <= limit)
+    if bool((total - expected).abs().max() <= limit):
+        return ""
+    return "some parameter is used outside the layer that holds it"
 
 
 @torch.enable_grad()

@@ -37,21 +37,34 @@ class Footprint:
         return 4 * self.activations + 2 * self.gradients
 
 
-def microbatch_size(need: Footprint, budget: int | None, device: torch.device) -> int:
-    """Records at a time; raises one sentence if not even one fits the budget.
+def microbatch_size(
+    need: Footprint, budget: int | None, device: torch.device, wanted: int | None = None
+) -> int:
+    """Records at a time: those that are wanted, or what suits; one sentence if they do not fit.
 
-    Without a budget a quarter of the free memory is the limit.
+    Without a budget a quarter of the free memory is the limit, or all of it for a wanted size.
     """
-    limit = available_memory(device) // 4 if budget is None else budget
+    share = 4 if wanted is None else 1
+    limit = available_memory(device) // share if budget is None else budget
     if need.total > limit:
         raise MemoryError(
             f"memory_budget (bytes that the engine may use) is {limit:,}, but one record of this "
             f"model needs about {need.total:,}: give a larger budget or a smaller model."
         )
     size = limit // max(1, need.total)
-    if device.type == "cpu":
-        size = min(size, max(COMPANY, ACTIVATION_BYTES // max(1, need.largest)))
-        size = min(size, GRADIENT_BYTES // max(1, need.gradients))
+    if wanted is not None:
+        if wanted > size:
+            raise MemoryError(
+                f"microbatch (b, records worked on at a time) must be at most {size:,} to fit "
+                f"{limit:,} bytes, of which each needs about {need.total:,}, got {wanted:,}: give "
+                "fewer, or a larger memory_budget."
+            )
+        return wanted
+    if device.type != "cpu":
+        # Free memory varies, and the size decides how sums round: few sizes, far apart.
+        return 2 ** max(0, size.bit_length() - 1)
+    size = min(size, max(COMPANY, ACTIVATION_BYTES // max(1, need.largest)))
+    size = min(size, GRADIENT_BYTES // max(1, need.gradients))
     return max(1, size)
 
 

@@ -31,6 +31,10 @@ KINDS: tuple[type[Kernel], ...] = (
 _PLAIN = "weight", "bias"
 
 
+class ElsewhereError(RuntimeError):
+    """A layer was called with something else than the records in its first dimension."""
+
+
 @dataclass(frozen=True)
 class Unit:
     """Layers that share parameters, usually just one: a block of the gradient on its own."""
@@ -114,6 +118,7 @@ class Taped:
         for call, grad in zip(calls, grads, strict=True):
             if grad is not None:
                 _check_untouched(call)
+                _check_records_first(call, len(losses))
                 found[self._unit_of[id(call.kernel)]].append((call, grad))
         return found, losses.detach()
 
@@ -179,6 +184,15 @@ def _check_untouched(call: Call) -> None:
         raise RuntimeError(
             f"The input of a {type(call.kernel.module).__name__} layer was changed in place after "
             "the layer had used it: write that operation out of place."
+        )
+
+
+def _check_records_first(call: Call, records: int) -> None:
+    rows = call.kept[0].shape[0]
+    if rows != records:
+        raise ElsewhereError(
+            f"A {type(call.kernel.module).__name__} layer is called on {rows} rows for {records} "
+            "records (keep the records in the first dimension: x.flatten(2), not x.reshape(-1, k))"
         )
 
 
