@@ -18,7 +18,7 @@ PAIRS = 1 << 16
 """Pairs of values made at a time: few calls, in arrays that about fit a core's own cache."""
 
 RARE = 1 << 12
-"""Radius words below this, of 2^31, get 53 more random bits."""
+"""Radius words nearer to zero than this, of 2^31, get 53 more random bits."""
 
 UNIT = 2.0**-13
 """The unit in which radii are kept until they meet their cosine."""
@@ -91,19 +91,19 @@ class Noise:
         """Radii (in UNIT) and angles in [0, 2 pi) of `count` pairs, and room for a third array."""
         import torch
 
-        radius, angle, turned, pi, scale = self._arrays(count, like)
+        both, turned, pi, zero = self._arrays(count, like)
         words = torch.from_numpy(self._words.take(2 * count))
-        first, second = words.split(count)
-        torch.add(pi, angle.copy_(first), alpha=2 * math.pi * 2.0**-32, out=angle)
-        second.bitwise_and_(2**31 - 1)
-        torch.mul(radius.copy_(second), scale, out=radius)
-        rare = second.amin().item() < RARE
-        # r^2 = angle - 2^27 log(u), in units of 2^-26. float32 knows few values of u near one,
+        angle, radius = both.copy_(words).split(count)
+        torch.add(pi, angle, alpha=2 * math.pi * 2.0**-32, out=angle)
+        # A word w, of either sign, gives u^2 = (w / 2^31)^2: a square is cheaper than a mask.
+        torch.addcmul(zero, radius, radius, value=2.0**-62, out=radius)
+        rare = radius.amin().item() < (RARE * 2.0**-31) ** 2
+        # r^2 = angle - 2^26 log(u^2), in units of 2^-26. float32 knows few values of u near one,
         # that is of radii near zero: the angle, a speck below the rounding of the logarithm,
         # stands for the bits that are missing there.
-        torch.sub(angle, radius.log_(), alpha=2 / UNIT**2, out=radius).sqrt_()
+        torch.sub(angle, radius.log_(), alpha=1 / UNIT**2, out=radius).sqrt_()
         if rare:
-            self._refine(radius, second)
+            self._refine(radius, words[count:])
         return radius, angle, turned
 
     def _arrays(self, count: int, like: Tensor) -> tuple[Tensor, ...]:
@@ -112,20 +112,24 @@ class Noise:
         if key not in self._kept:
             if len(self._kept) > 3:
                 self._kept.clear()
-            arrays = like.new_empty(3, count).unbind()
-            self._kept[key] = (*arrays, like.new_tensor(math.pi), like.new_tensor(2.0**-31))
+            arrays = like.new_empty(3 * count).split([2 * count, count])
+            self._kept[key] = (*arrays, like.new_tensor(math.pi), like.new_zeros(()))
         return self._kept[key]
 
     def _refine(self, radius: Tensor, words: Tensor) -> None:
-        """Draw again, finely, the radii whose word is below RARE."""
+        """Draw again, finely, the radii whose word lies within RARE of zero.
+
+        Such a word w stands for the cell from w to w + 1, in which a point is drawn.
+        """
         import torch
 
         # numpy finds the one or two places twenty times faster than torch.nonzero.
-        places = torch.from_numpy(np.flatnonzero(words.numpy() < RARE))
+        signed = words.numpy()
+        places = torch.from_numpy(np.flatnonzero((signed < RARE) & (signed > -RARE)))
         cell = words[places].double()
         extra = torch.from_numpy(self._words.take(2 * len(places)).view(np.int64))
         fraction = (extra >> 11).bitwise_and_(2**53 - 1).double().add_(0.5).mul_(2.0**-53)
-        fine = ((cell + fraction) * 2.0**-31).log_().mul_(-2.0).sqrt_().div_(UNIT)
+        fine = ((cell + fraction) * 2.0**-31).abs_().log_().mul_(-2.0).sqrt_().div_(UNIT)
         radius[places] = fine.to(radius.dtype)
 
     def keyed(self, device: torch.device) -> torch.Generator:
