@@ -8,7 +8,7 @@ checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -75,6 +75,30 @@ class Ranks:
         held: list[Any] = [None] * self.size
         distributed.all_gather_object(held, value)
         return held
+
+    def together(self, do: Callable[[], T]) -> T:
+        """What `do` makes on every rank; if it fails on one, every rank raises.
+
+        A rank that raises alone leaves the others waiting for it at the next exchange.
+        """
+        if self.size == 1:
+            return do()
+        made: list[T] = []
+        failure: Exception | None = None
+        try:
+            made.append(do())
+        except Exception as error:
+            failure = error
+        told = self.gathered("" if failure is None else f"{type(failure).__name__}: {failure}")
+        if failure is not None:
+            raise failure
+        failed = [f"rank {rank} ({text.rstrip('.')})" for rank, text in enumerate(told) if text]
+        if failed:
+            raise RuntimeError(
+                f"The run cannot begin on {', '.join(failed)}, so it begins nowhere: mend that and "
+                "start all ranks again."
+            )
+        return made[0]
 
     def agree(self, what: str, value: Any) -> None:
         """Raise one sentence, on every rank, unless all ranks have the same value."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from dpkit.checkpoint import Keeper, identity
 from dpkit.knobs import Knob
 from dpkit.looks import Looks
+from dpkit.machine import device_of, placed
 from dpkit.mechanisms import Release
 from dpkit.methods import Peek, Stepper
 from dpkit.noise import Noise
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _SIZE = Knob("N", "public number of examples", 1, 1e12, integer=True)
+_SEED = Knob("s", "start of a teaching run's streams", 0, 2**63 - 1, integer=True, optional=True)
 _EVERY = Knob("k", "steps between two looks at the test data, 0 for none", 0, 1e12, integer=True)
 
 
@@ -48,6 +50,8 @@ def train(
     evaluate_every: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 50,
+    microbatch: int | None = None,
+    memory_budget: int | None = None,
 ) -> Iterator[Step]:
     """Train `model` in place by `plan` on `data`, yielding a `Step` after each step.
 
@@ -61,32 +65,38 @@ def train(
     (0: never; by default so often that it costs about a tenth of the training).
     `checkpoint` is a private file from which the same call goes on after an interruption; it is
     written, and the next steps are paid for, every `checkpoint_every` steps (see `checkpoint`).
+    `microbatch` records are worked on at a time; by default what suits the machine and fits
+    `memory_budget` (bytes; by default a quarter of what is free). Neither changes a result.
     In a group of torch.distributed every process calls this with the same arguments (see `ranks`).
     """
     import torch
 
     dataset = _as_dataset(data)
     streams = _streams(seed, secure)
-    where = torch.device(device or _best_device())
+    ranks = Ranks.current()
+    where = device_of(device, ranks.size)
     size = dataset.num_examples if num_examples is None else num_examples
     _SIZE.check("num_examples", size)
     if evaluate_every is not None:
         _EVERY.check("evaluate_every", evaluate_every)
     for caution in plan.cautions(size):
         warnings.warn(caution, stacklevel=2)
-    ranks = Ranks.current()
     ranks.alike(model.to(where).state_dict().values())
-    plan.method.check_records(dataset.shape)
-    stepper = plan.method.start(
-        model,
-        loss or torch.nn.functional.cross_entropy,
-        plan.sampler.expected_batch(size),
-    )
-    run = _Run(plan, dataset, stepper, where, streams, evaluate_every, size)
-    run.seed = seed
+
+    def start() -> _Run:
+        plan.method.check_records(dataset.shape)
+        criterion = loss or torch.nn.functional.cross_entropy
+        stepper = plan.method.start(model, criterion, plan.sampler.expected_batch(size))
+        run = _Run(plan, dataset, stepper, where, streams, evaluate_every, size)
+        stepper.limit(microbatch, memory_budget)
+        stepper.prepare(run.inputs, run.targets, dataset.num_classes)
+        return run
+
+    run = ranks.together(start)
+    run.seed = None if seed is None else int(seed)
     run.join(ranks)
     if checkpoint is not None:
-        run.keep(Keeper(checkpoint, checkpoint_every), model)
+        run.keep(partial(Keeper, checkpoint, checkpoint_every), model)
     return run.steps()
 
 
@@ -105,7 +115,7 @@ class _Run:
     ) -> None:
         self.plan, self.data, self.stepper, self.device = plan, data, stepper, device
         self.sampling, self.noise = streams
-        self.inputs, self.targets = data.inputs.to(device), data.targets.to(device)
+        self.inputs, self.targets = placed(device, data.inputs, data.targets)
         self.every = _evaluations(plan, data, size) if evaluate_every is None else evaluate_every
         self.spend = Spend(plan.neighbours)
         self.seed: int | None = None
@@ -115,12 +125,12 @@ class _Run:
         self._keeping: tuple[Keeper, torch.nn.Module] | None = None
         self._random = _dropout_stream(self.sampling, device)
         self.looks = Looks(plan, data)
+        self.batches = plan.sampler.batches(len(self.inputs), self.sampling)
 
     def steps(self) -> Iterator[Step]:
         """Pay and charge a group, then draw and release its steps one by one."""
         plan, meter = self.plan, self.plan.meter()
         self.spend.charge([(r.mechanism.pair(plan.neighbours), r.count) for r in plan.before])
-        batches = plan.sampler.batches(len(self.inputs), self.sampling)
         for group in plan.sampler.groups():
             if not self.looks.before(group.start, self, meter):
                 break
@@ -130,7 +140,7 @@ class _Run:
                 break
             self.spend.charge(entries)
             for step, released in zip(group, releases, strict=True):
-                batch = next(batches)
+                batch = next(self.batches)
                 if step >= self.start:
                     yield from self._made(step, batch, released)
         self._kept(plan.steps)
@@ -158,10 +168,15 @@ class _Run:
                 ranks.agree(what, value)
             self.sampling.bit_generator.state = ranks.told(self.sampling.bit_generator.state)
 
-    def keep(self, keeper: Keeper, model: torch.nn.Module) -> None:
+    def keep(self, make: Callable[[], Keeper], model: torch.nn.Module) -> None:
         """Go on from a checkpoint, if there is one, and write it from now on."""
         self.looks.refuse("a checkpoint", True)
-        self.start = keeper.resume(self, model)
+
+        def resume() -> tuple[Keeper, int]:
+            keeper = make()
+            return keeper, keeper.resume(self, model)
+
+        keeper, self.start = self.ranks.together(resume)
         self.ranks.agree("checkpoint", self.start)
         self._keeping = keeper, model
 
@@ -204,28 +219,24 @@ class _Run:
     def _gather(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
-        index = torch.from_numpy(self.ranks.own(batch)).to(self.device)
+        index = torch.from_numpy(self.ranks.own(batch)).to(self.device, non_blocking=True)
         return self.inputs.index_select(0, index), self.targets.index_select(0, index)
 
     def _event(self, done: int, peek: Peek) -> Step:
         plan = self.plan
         if self.every and len(self.data.test_inputs) and self._due(done):
-            test = self.data.test_inputs, self.data.test_targets
-            test_loss, accuracy = self.stepper.evaluate(*(t.to(self.device) for t in test))
+            test_loss, accuracy = self.stepper.evaluate(*self._test)
             peek = replace(peek, test_loss=test_loss, accuracy=accuracy)
         spent, told = (self.spend, self.spend.mark), self.looks.history
         return Step(done, plan.steps, peek, plan.delta, plan.measure, *spent, told)
 
+    @cached_property
+    def _test(self) -> tuple[torch.Tensor, ...]:
+        """The test data on the device, moved there once."""
+        return placed(self.device, self.data.test_inputs, self.data.test_targets)
+
     def _due(self, done: int) -> bool:
         return done == 1 or done % self.every == 0 or done == self.plan.steps
-
-
-def _best_device() -> str:
-    """A GPU if there is one, each process of a machine its own."""
-    import torch
-
-    local = os.environ.get("LOCAL_RANK", "0")
-    return f"cuda:{local}" if torch.cuda.is_available() else "cpu"
 
 
 def _evaluations(plan: Plan, data: Dataset, size: int) -> int:
@@ -237,8 +248,8 @@ def _evaluations(plan: Plan, data: Dataset, size: int) -> int:
 
 def _streams(seed: int | None, secure: bool = False) -> tuple[np.random.Generator, Noise]:
     """Separate streams for sampling and noise; without a seed from the system's entropy."""
-    if seed is not None and not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be a whole number in [0, 2^63), or None, got {seed!r}.")
+    _SEED.check("seed", seed)
+    seed = None if seed is None else int(seed)
     sampling, noise = np.random.SeedSequence(seed).spawn(2)
     key = None if seed is None else int(noise.generate_state(1, np.uint64)[0])
     return np.random.default_rng(sampling), Noise(key if not secure else seed, secure)

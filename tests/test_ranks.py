@@ -80,6 +80,16 @@ def test_ranks_that_differ_are_refused_on_every_rank(both, case, what):
         assert f"the same {what}" in rank[case]
 
 
+@pytest.mark.parametrize("case, hurt, told", [("damaged on one", 1, "cannot be read"),
+                                              ("short of memory", 0, "larger budget")])  # fmt: skip
+def test_a_rank_that_cannot_begin_stops_the_others_too(both, case, hurt, told):
+    """Without an agreement the healthy rank would wait for the other until it timed out."""
+    assert told in both[hurt][case]
+    assert f"cannot begin on rank {hurt}" in both[1 - hurt][case]
+    assert told in both[1 - hurt][case]
+
+
 def test_a_process_without_a_group_is_alone():
     assert Ranks.current() == Ranks(0, 1)
     assert Ranks().gathered(3) == [3] and Ranks().told(4) == 4
+    assert Ranks().together(lambda: 5) == 5

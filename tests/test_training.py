@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import dpkit as dp
+from dpkit import machine
 from dpkit.methods import dpsgd
 from dpkit.spending import price
 
@@ -215,3 +216,157 @@ def test_pricing_many_steps_at_once_changes_no_digit(noise):
 def test_sizes_that_are_no_whole_numbers_are_refused_at_once(wrong):
     with pytest.raises(ValueError, match=r"must be a whole number in .* got"):
         dp.train(torch.nn.Linear(6, 2), data(), plan(), **wrong)
+
+
+def run_weights(net, d, p, **options):
+    steps = list(dp.train(net, d, p, seed=3, **options))
+    return torch.cat([x.detach().ravel() for x in net.parameters()]), steps
+
+
+def test_microbatches_and_budgets_change_no_result():
+    d, p = data(), plan(steps=6)
+    net = lambda: torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.GELU(), torch.nn.Linear(9, 2))  # noqa: E731
+    whole, steps = run_weights(net(), d, p)
+    torch.manual_seed(0)
+    weights = []
+    for options in ({}, {"microbatch": 1}, {"microbatch": 7}, {"memory_budget": 20_000}):
+        torch.manual_seed(0)
+        weights.append(run_weights(net(), d, p, **options)[0])
+    for other in weights[1:]:
+        assert (weights[0] - other).norm() < 1e-5 * weights[0].norm()
+    assert steps[-1].epsilon == p.epsilon() and len(whole) == len(weights[0])
+
+
+class Untouched:
+    """Fails the test if noise is drawn."""
+
+    def __init__(self, monkeypatch):
+        def draw(*_):
+            raise AssertionError("noise was drawn")
+
+        monkeypatch.setattr(dp.Gaussian, "draw", draw)
+
+
+WIDE = torch.nn.Linear(6, 2)
+REFUSED = {
+    "too small a budget": ({"memory_budget": 10}, MemoryError, "memory_budget .* larger budget"),
+    "too large a microbatch": ({"memory_budget": 10**6, "microbatch": 10**9}, MemoryError,
+                               r"microbatch .* at most [\d,]+ .* got 1,000,000,000: give fewer"),
+    "no whole microbatch": ({"microbatch": 1.5}, ValueError, r"microbatch .* whole number in \[1"),
+    "no whole seed": ({"seed": 1.5}, ValueError, r"seed .* whole number in \[0, .* got 1.5"),
+    "a word for a seed": ({"seed": "a"}, TypeError, "seed .* whole number, got 'a'"),
+    "a truth for a seed": ({"seed": True}, TypeError, "seed .* whole number, got True"),
+    "a seed below zero": ({"seed": -1}, ValueError, "seed .* got -1"),
+    "an unknown device": ({"device": "foo"}, ValueError, 'device must be "cpu",.* got .foo.'),
+    "a device that is none": ({"device": 1.5}, ValueError, 'device must be "cpu",.* got 1.5'),
+    "meta": ({"device": "meta"}, ValueError, 'device must be "cpu", "cuda".* got .meta.'),
+    "a GPU that is not there": ({"device": "cuda:97"}, ValueError,
+                                "this machine's GPUs .* got 'cuda:97'.*: give device=\"cpu\""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_arguments_that_cannot_be_are_told_at_once(case, monkeypatch):
+    Untouched(monkeypatch)
+    options, kind, told = REFUSED[case]
+    with pytest.raises(kind, match=told):
+        dp.train(WIDE, data(), plan(), **options)
+
+
+def test_a_whole_seed_of_another_kind_is_the_same_seed():
+    d, p = data(), plan(steps=3)
+    found = [run_weights(model(), d, p)[0]]
+    for seed in (np.int64(3), 3.0):
+        net = model()
+        list(dp.train(net, d, p, seed=seed))
+        found.append(torch.cat([x.detach().ravel() for x in net.parameters()]))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+UNFIT = {
+    "float64 model": (lambda: torch.nn.Linear(6, 2).double(), "parameters are float64; use one"),
+    "another width": (lambda: torch.nn.Linear(5, 2), r"shape \(N, 6\).* first layer"),
+    "an embedding": (
+        lambda: torch.nn.Embedding(6, 2),
+        r"whole numbers; call it on inputs.long\(\)",
+    ),
+    "an output short": (lambda: torch.nn.Linear(6, 1), "1 outputs for the 2 classes of the data"),
+    "recurrence": (lambda: torch.nn.Sequential(torch.nn.Linear(6, 2), Last()), "GRUCell"),
+    "mixing": (lambda: torch.nn.Sequential(torch.nn.Linear(6, 2), Centred()), "records beside it"),
+}
+
+
+class Last(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.GRU(2, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(x[:, None])[0][:, -1]
+
+
+class Centred(torch.nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+@pytest.mark.parametrize("case", UNFIT)
+@pytest.mark.filterwarnings("ignore:Per-example gradients by torch.func.vmap")
+def test_a_model_that_does_not_fit_is_told_before_the_first_step(case, monkeypatch):
+    Untouched(monkeypatch)
+    make, told = UNFIT[case]
+    with pytest.raises(ValueError, match=told):
+        dp.train(make(), data(), plan(), seed=0)
+
+
+def test_autocast_is_told_at_the_call_and_at_each_step(monkeypatch):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(ValueError, match="leave the autocast block"):
+            dp.train(model(), data(), plan(), seed=0)
+    steps = dp.train(model(), data(), plan(), seed=0)
+    next(steps)
+    Untouched(monkeypatch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(ValueError, match="leave the autocast block"):
+            next(steps)
+
+
+SIZED = {
+    "FixedSize": (dp.FixedSize(20, 150, 5), "must be that of the data, 200, got 150"),
+    "TruncatedPoisson": (dp.TruncatedPoisson(0.1, 5, 60, 150), "at least the 200 .* got 150"),
+    "BallsInBins": (dp.BallsInBins(201, 1), "batches_per_epoch .* 200"),
+    "Shuffle": (dp.Shuffle(201, 1), "batches_per_epoch .* 200"),
+}
+
+
+@pytest.mark.parametrize("case", SIZED)
+def test_a_sampler_for_other_data_is_refused_at_the_call(case, monkeypatch):
+    Untouched(monkeypatch)
+    sampler, told = SIZED[case]
+    p = dp.Plan(dp.DPSGD(), sampler, delta=1e-4)
+    with pytest.raises(ValueError, match=told):
+        dp.train(model(), data(), p, seed=0)
+    if case in ("FixedSize", "TruncatedPoisson"):  # the data count, whatever is told of them
+        with pytest.raises(ValueError, match=told):
+            dp.train(model(), data(), p, seed=0, num_examples=150)
+
+
+def test_every_process_of_a_group_takes_a_gpu_of_its_own(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert machine.device_of(None, 4) == machine.device_of("cuda", 4) == torch.device("cuda", 2)
+    assert chosen == [2, 2]
+    assert machine.device_of("cuda:1", 1) == torch.device("cuda", 1) and chosen == [2, 2]
+    assert machine.device_of("cpu", 4) == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(ValueError, match="it has 4.*number 4 here.*start fewer processes"):
+        machine.device_of(None, 5)
+
+
+def test_data_that_no_gpu_holds_are_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
+    with pytest.raises(MemoryError, match='need 4,000 bytes, but cuda:0 has 1,000.*device="cpu"'):
+        machine.placed(torch.device("cuda", 0), torch.zeros(1000))

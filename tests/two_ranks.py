@@ -73,7 +73,7 @@ def refused(**options) -> str:
     """The sentence with which a run is refused."""
     try:
         dp.train(model(), data(), options.pop("plan", plan()), device="cpu", **options)
-    except ValueError as error:
+    except (ValueError, RuntimeError, MemoryError) as error:
         return str(error)
     return ""
 
@@ -96,6 +96,9 @@ def _cases(folder: Path) -> None:
         if step.step == 5:
             half.close()
             break
+    damaged = folder / f"damaged{rank}.pt"
+    if rank == 1:
+        damaged.write_bytes(b"no checkpoint")
     found = {
         "seeded": trained(model(), plan(), seed=5),
         "other start": trained(model(seed=rank), plan(), seed=5),
@@ -103,6 +106,8 @@ def _cases(folder: Path) -> None:
         "resumed": trained(model(), plan(), seed=5, checkpoint=path),
         "other seeds": refused(seed=rank),
         "other plans": refused(plan=plan(1.0 + rank), seed=5),
+        "damaged on one": refused(seed=5, checkpoint=damaged),
+        "short of memory": refused(seed=5, memory_budget=None if rank else 10),
     }
     torch.save(found, folder / f"rank{rank}.pt")
     distributed.destroy_process_group()

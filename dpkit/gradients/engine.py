@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dpkit.gradients import sizes
 from dpkit.gradients.augmentation import Views
 from dpkit.gradients.checks import (
     buffers_kept,
@@ -28,13 +29,9 @@ from dpkit.gradients.kernel import Work, stacked_squares
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
 from dpkit.gradients.probe import FEW, likes_channels_last, made_up, objection, of_two_classes
-from dpkit.gradients.sizes import COMPANY, keep_freed_memory, microbatch_size, rows_at_once
 from dpkit.gradients.tape import Taped, find_units
-from dpkit.knobs import Knob
 
 Transform = Callable[[Tensor], Tensor]
-_MICROBATCH = Knob("b", "records worked on at a time", 1, 1e12, integer=True, optional=True)
-_BUDGET = Knob("M", "bytes that the engine may use", 1, 1e18, integer=True, optional=True)
 
 
 @dataclass(frozen=True)
@@ -82,22 +79,18 @@ class Engine:
         `microbatch` records are worked on at a time; by default what suits the processor's cache
         and `memory_budget` (bytes; by default a quarter of what is free).
         """
-        _MICROBATCH.check("microbatch", microbatch)
-        _BUDGET.check("memory_budget", memory_budget)
+        self.limit(microbatch, memory_budget)
         check_modules(model)
         self.model = model
         self.loss = PerExampleLoss(loss)
         self.clipping = clipping
         self._flat = FlatParameters(model)
-        keep_freed_memory()
+        sizes.keep_freed_memory()
         self.parameters = self._flat.vector
         self.size = self.parameters.numel()
         self.names = self._flat.names
         self.slices = self._flat.slices
         self.leaves = self._flat.leaves
-        self.microbatch = None if microbatch is None else int(microbatch)
-        self.memory_budget = memory_budget
-        self._size = 0
         self._layout: torch.memory_format | None = None
         units, unknown = find_units(model, self._flat)
         kind = Dense if Dense.handles(model, units) else Taped
@@ -110,6 +103,13 @@ class Engine:
     def blocks(self) -> tuple[str, ...]:
         """The names of the layers, which per-layer clipping bounds one by one."""
         return tuple(self._source.blocks)
+
+    def limit(self, microbatch: int | None = None, memory_budget: int | None = None) -> None:
+        """Work on `microbatch` records at a time, within `memory_budget` bytes."""
+        sizes.check_limits(microbatch, memory_budget)
+        self.microbatch = None if microbatch is None else int(microbatch)
+        self.memory_budget = memory_budget
+        self._size = 0
 
     @torch.no_grad()
     def prepare(self, inputs: Tensor, targets: Tensor, classes: int | None = None) -> None:
@@ -251,7 +251,7 @@ class Engine:
     def _rows_at_once(self) -> int:
         """Records whose whole gradients may be held, also where clipping never forms them."""
         row = self.size * self.parameters.element_size()
-        return min(self._size, rows_at_once(row, self.memory_budget, self.parameters.device))
+        return min(self._size, sizes.rows_at_once(row, self.memory_budget, self.parameters.device))
 
     def _chunks(
         self, inputs: Tensor, targets: Tensor, most: int | None = None
@@ -264,7 +264,7 @@ class Engine:
         """
         records, most = inputs.shape[0], most or self._size
         size = math.ceil(records / math.ceil(records / most)) if records else 1
-        fill = min(COMPANY, most)
+        fill = min(sizes.COMPANY, most)
         for start in range(0, records, size):
             x, y = inputs[start : start + size], targets[start : start + size]
             count = x.shape[0]
@@ -307,7 +307,7 @@ class Engine:
                 if not objection(self._source, *arguments, images, targets):
                     self._layout = torch.channels_last
         need = self._source.footprint(inputs[:FEW], targets[:FEW])
-        self._size = microbatch_size(need, self.memory_budget, inputs.device, self.microbatch)
+        self._size = sizes.microbatch_size(need, self.memory_budget, inputs.device, self.microbatch)
 
     def _laid_out(self, inputs: Tensor) -> Tensor:
         return inputs if self._layout is None else inputs.to(memory_format=self._layout)

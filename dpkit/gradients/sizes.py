@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from dpkit.knobs import Knob
+
 ACTIVATION_BYTES = 4 * 2**20
 """The largest activation of a microbatch on a CPU: more of it falls out of the cache."""
 
@@ -23,6 +25,10 @@ Measured on MKL and oneDNN; see `tests/test_gradients.py`, where single precisio
 """
 
 
+_MICROBATCH = Knob("b", "records worked on at a time", 1, 1e12, integer=True, optional=True)
+_BUDGET = Knob("M", "bytes that the engine may use", 1, 1e18, integer=True, optional=True)
+
+
 @dataclass(frozen=True)
 class Footprint:
     """Bytes that one record needs: its largest activation, all of them, its gradients."""
@@ -35,6 +41,12 @@ class Footprint:
     def total(self) -> int:
         """A rough sum: an activation is kept, copied by the layer after it, and differentiated."""
         return 4 * self.activations + 2 * self.gradients
+
+
+def check_limits(microbatch: int | None, memory_budget: int | None) -> None:
+    """Raise one sentence unless both are whole numbers, or None."""
+    _MICROBATCH.check("microbatch", microbatch)
+    _BUDGET.check("memory_budget", memory_budget)
 
 
 def microbatch_size(

@@ -53,6 +53,12 @@ class Stepper(Protocol):
     ) -> Peek:
         """Make exactly these releases on the batch and move the model by them."""
 
+    def limit(self, microbatch: int | None, memory_budget: int | None) -> None:
+        """Work on so many records at a time, within so many bytes; None is what suits."""
+
+    def prepare(self, inputs: torch.Tensor, targets: torch.Tensor, classes: int | None) -> None:
+        """Refuse, before the first batch, what cannot be trained on records of this kind."""
+
     def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float | None]:
         """Mean loss and accuracy (None without classes) of the present model on public data."""
 

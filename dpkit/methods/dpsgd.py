@@ -152,6 +152,14 @@ class DPSGDStepper:
         views = augmentation.drawn(batch[0].device)
         return self.engine.transformed_sum(*batch, _unchanged, bound, views)
 
+    def limit(self, microbatch: int | None, memory_budget: int | None) -> None:
+        """Work on so many records at a time, within so many bytes."""
+        self.engine.limit(microbatch, memory_budget)
+
+    def prepare(self, inputs: torch.Tensor, targets: torch.Tensor, classes: int | None) -> None:
+        """Refuse what does not fit together, by a look at invented records."""
+        self.engine.prepare(inputs, targets, classes)
+
     def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float | None]:
         """Mean loss and accuracy (None without classes) of the present model on public data."""
         return self.engine.evaluate(inputs, targets)
