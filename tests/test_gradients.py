@@ -961,7 +961,7 @@ def test_fused_recurrence_is_refused_and_the_remedy_works(kind: str) -> None:
     assert distance(quiet(model).clipped_sum(x, y, 0.1).total, reference) <= 1e-12
 
 
-@pytest.mark.filterwarnings("ignore:RNN module weights are not part")
+@pytest.mark.filterwarnings("ignore:There is a performance drop because")
 def test_an_lstm_is_clipped_where_vmap_can_and_else_refused() -> None:
     """torch hands single precision to oneDNN, which vmap takes apart, where there is oneDNN."""
     torch.manual_seed(0)
