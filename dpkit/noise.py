@@ -30,6 +30,8 @@ class Noise:
     *Guarantee*:
     - without a seed every bit comes from the operating system's entropy, stretched by AES in
       counter mode where the `cryptography` package is installed and `secure` is not asked for;
+      on a GPU by the device's own generator, under a fresh key of 63 such bits for each release,
+      unless `secure` is asked for, which draws on the processor;
     - with a seed the stream is repeatable bit for bit on one machine, and protects nothing
       against whoever knows the seed;
     - tails are right: the radius has 31 random bits, and 53 more beyond five deviations, so that
@@ -71,6 +73,8 @@ class Noise:
             flat = total.view(-1)
             if total.device.type == "cpu":
                 self._add_on_cpu(flat, std)
+            elif isinstance(self._words, SystemWords):
+                flat.add_(self._drawn_here(flat, std))
             else:
                 flat.add_(self._drawn_on_device(flat), alpha=std)
         return total
@@ -161,6 +165,14 @@ class Noise:
         if not isinstance(self._words, SeededWords):
             raise TypeError("A secret stream of noise is never restored: it would be drawn twice.")
         self._words.restore(state)
+
+    def _drawn_here(self, flat: Tensor, std: float) -> Tensor:
+        """Noise made on the processor for a sum that lies elsewhere."""
+        import torch
+
+        made = torch.zeros(flat.shape, dtype=flat.dtype)
+        self._add_on_cpu(made, std)
+        return made.to(flat.device)
 
     def _drawn_on_device(self, flat: Tensor) -> Tensor:
         """Float64 values, under a fresh key for each release."""

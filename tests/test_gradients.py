@@ -976,3 +976,16 @@ def test_an_lstm_is_clipped_where_vmap_can_and_else_refused() -> None:
         assert distance(total, reference) <= 2e-6
     with pytest.raises(ValueError, match="torch.nn.LSTMCell"):
         quiet(copy.deepcopy(model).double()).clipped_sum(x.double(), y, 0.1)
+
+
+@pytest.mark.parametrize("rule", [SGD(), SGD(0.9), SGD(weight_decay=0.1), Adam()])
+def test_a_move_by_a_sum_is_a_step_by_its_mean(rule: SGD | Adam) -> None:
+    model, _, _, _ = made("mlp", torch.float64)
+    engines = [Engine(copy.deepcopy(model), ce) for _ in range(2)]
+    updaters = [rule.start(engine) for engine in engines]
+    for _ in range(3):
+        total = torch.randn(engines[0].size, dtype=torch.float64)
+        updaters[0].move(total.clone(), 37.0, 0.2)
+        updaters[1].step(total / 37.0, 0.2)
+    assert distance(engines[0].parameters, engines[1].parameters) < 1e-14
+    assert not torch.equal(engines[0].parameters, Engine(model, ce).parameters)

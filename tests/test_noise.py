@@ -164,3 +164,35 @@ def test_a_forked_process_draws_other_noise() -> None:
     theirs = np.frombuffer(os.read(read, 32), dtype=np.float32)
     ours = noise.added(torch.zeros(8), 1.0).numpy()
     assert not (ours == theirs).any()
+
+
+class Spy(Noise):
+    """Says which way a sum that lies elsewhere is taken."""
+
+    def _drawn_here(self, flat: torch.Tensor, std: float) -> torch.Tensor:
+        self.way = "here"
+        return super()._drawn_here(flat, std)
+
+    def _drawn_on_device(self, flat: torch.Tensor) -> torch.Tensor:
+        self.way = "there"
+        return torch.zeros_like(flat)
+
+
+def test_secure_noise_for_another_device_is_made_here() -> None:
+    """Every bit from the system: no device's generator can promise that."""
+    elsewhere = torch.zeros(1000, device="meta")
+    for secure, way in ((True, "here"), (False, "there")):
+        spy = Spy(secure=secure)
+        assert spy.add_(elsewhere, 2.0).device.type == "meta" and spy.way == way
+
+
+@pytest.mark.parametrize("drawn_by", ["_drawn_here", "_drawn_on_device"])
+def test_noise_for_another_device_has_the_right_scale_and_never_repeats(drawn_by: str) -> None:
+    noise = Noise(secure=True)
+    zeros = torch.zeros(400_000)
+    arguments = (zeros, 1.0) if drawn_by == "_drawn_here" else (zeros,)
+    one, two = (getattr(noise, drawn_by)(*arguments).double() for _ in range(2))
+    for z in (one, two):
+        assert abs(float(z.square().mean()) - 1) < 7 * math.sqrt(2 / 400_000)
+        assert abs(float(z.mean())) < 7 / math.sqrt(400_000)
+    assert abs(float((one * two).mean())) < 7 / math.sqrt(400_000)

@@ -11,6 +11,9 @@ from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, row_squares,
 BLOCK_BYTES = 2 * 2**20
 """Size of the gathered columns worked on at a time: about what a core's own cache holds."""
 
+DEVICE_BLOCK_BYTES = 2**30
+"""The same on a GPU, where few large products are faster and memory is the limit."""
+
 
 class ConvKernel(Kernel):
     """Conv1d and Conv2d, of any stride, dilation, padding and number of groups."""
@@ -58,7 +61,8 @@ class ConvKernel(Kernel):
         g = grad.permute(0, 2, 3, 1).reshape(batch, high * wide, out)
         rows = g.new_empty(kh, batch, out, kw * padded.shape[3])
         line_bytes = wide * kw * padded.shape[3] * g.element_size()
-        chunk = max(1, BLOCK_BYTES // (line_bytes * padded.shape[1]))
+        block = BLOCK_BYTES if g.device.type == "cpu" else DEVICE_BLOCK_BYTES
+        chunk = max(1, block // (line_bytes * padded.shape[1]))
         for start in range(0, batch, chunk):
             some = slice(start, start + chunk)
             gt = g[some].transpose(1, 2)

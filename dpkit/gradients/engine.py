@@ -88,8 +88,7 @@ class Engine:
         sizes.keep_freed_memory()
         self.parameters = self._flat.vector
         self.size = self.parameters.numel()
-        self.names = self._flat.names
-        self.slices = self._flat.slices
+        self.names, self.slices = self._flat.names, self._flat.slices
         self.leaves = self._flat.leaves
         self._layout: torch.memory_format | None = None
         units, unknown = find_units(model, self._flat)
@@ -186,15 +185,15 @@ class Engine:
         """Mean loss, and accuracy where the targets are class indices, in evaluation mode."""
         if len(inputs) == 0:
             raise ValueError("evaluate needs at least one record, got none.")
-        loss, hits = 0.0, 0
+        loss, hits = inputs.new_zeros(2, dtype=torch.float64)  # no wait for a GPU in the loop
         classes = not targets.is_floating_point() and targets.ndim == 1
         size = batch or self._size or 256
         with in_evaluation(self.model):
             for x, y in zip(inputs.split(size), targets.split(size), strict=True):
                 outputs = self.model(self._laid_out(x))
-                loss += float(self.loss(outputs, y).double().sum())
-                hits += int((outputs.argmax(1) == y).sum()) if classes else 0
-        return loss / len(inputs), hits / len(inputs) if classes else None
+                loss += self.loss(outputs, y).double().sum()
+                hits += (outputs.argmax(1) == y).sum() if classes else 0
+        return float(loss) / len(inputs), float(hits) / len(inputs) if classes else None
 
     def _add(
         self,
@@ -217,7 +216,8 @@ class Engine:
             good = torch.isfinite(norms) & torch.isfinite(losses)
             skipped = count - int(good[:count].sum())
             factors = torch.where(good, factors, 0.0)
-        factors[..., count:] = 0.0  # the copies that keep the others company
+        if count < len(losses):
+            factors[..., count:] = 0.0  # the copies that keep the others company
         for number, work in enumerate(works):
             if work is not None:
                 if good is not None:

@@ -25,6 +25,10 @@ class Updater(ABC):
     def step(self, gradient: Tensor, learning_rate: float) -> None:
         """Move the parameters by a flat private gradient (D,), which may be overwritten."""
 
+    def move(self, total: Tensor, divisor: float, learning_rate: float) -> None:
+        """A step by a noisy sum (D,), which may be overwritten, over its public divisor."""
+        self.step(total.div_(divisor), learning_rate)
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold to go on: tensors and plain values."""
@@ -84,6 +88,12 @@ class _SGDUpdater(Updater):
             else:
                 gradient = self._velocity
         self._parameters.add_(gradient, alpha=-learning_rate)
+
+    def move(self, total: Tensor, divisor: float, learning_rate: float) -> None:
+        if self._rule.weight_decay or self._rule.momentum:
+            super().move(total, divisor, learning_rate)
+        else:  # one pass over the parameters, not two
+            self._parameters.add_(total, alpha=-learning_rate / divisor)
 
     def state(self) -> dict[str, Any]:
         return {} if self._velocity is None else {"velocity": self._velocity}

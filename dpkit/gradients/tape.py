@@ -43,6 +43,11 @@ class Unit:
     kernels: tuple[Kernel, ...]
 
     @property
+    def size(self) -> int:
+        """How many parameters the unit has."""
+        return sum(place.stop - place.start for place in self.places)
+
+    @property
     def places(self) -> tuple[slice, ...]:
         """Where the unit's parameters lie in the flat vector, each once."""
         both = [place for k in self.kernels for place in (k.weight, k.bias) if place is not None]

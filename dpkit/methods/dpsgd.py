@@ -128,6 +128,8 @@ class DPSGDStepper:
         generator: Noise,
     ) -> Peek:
         """One noisy clipped sum, divided by the expected batch, and one descent step."""
+        import torch
+
         (release,) = releases
         bound = at(self.method.max_grad_norm, step)
         if self._average:
@@ -137,11 +139,12 @@ class DPSGDStepper:
         if self._ranks.first:  # before the sum is shared
             noisy = release.mechanism.draw(noisy, bound, generator)
         self._ranks.sum_(noisy)
-        self._updater.step(noisy.div_(self.expected_batch), at(self.method.learning_rate, step))
+        self._updater.move(noisy, self.expected_batch, at(self.method.learning_rate, step))
         if self._average:
             self._average.after(step)
-        finite = clipped.losses.detach().nan_to_num(0.0, 0.0, 0.0).sum().item()
-        norms = clipped.norms.detach().double().cpu().numpy()
+        looks = torch.stack([clipped.losses, clipped.norms]).double()
+        losses, norms = looks.cpu().numpy()  # waits for a GPU once
+        finite = float(losses[np.isfinite(losses)].sum())
         return _peek(self._ranks.gathered((finite, clipped.skipped, norms)), bound)
 
     def _clipped(self, batch: tuple[torch.Tensor, torch.Tensor], bound: float) -> Clipped:
