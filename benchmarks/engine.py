@@ -3,6 +3,10 @@
 Each contestant lives in a process of its own, so that none inherits another's allocator, and the
 processes take turns: a round asks each for a few steps, and what is reported is the median over
 rounds of the ratio to plain SGD in the same round. `python benchmarks/engine.py --help`.
+
+On a GPU, which is taken if there is one: `python benchmarks/engine.py --device cuda --batches 4096
+--models mnist_cnn cifar_cnn resnet8 transformer --contestants sgd dpkit opacus opacus_ghost`. Times
+are then taken by the wall, after waiting for the device, and memory is that of its tensors.
 """
 
 from __future__ import annotations
@@ -387,6 +391,8 @@ def main() -> None:
                         help="cpu: the process's own time, for a busy machine")  # fmt: skip
     parser.add_argument("--json", type=Path, help="write the rows here")
     args = parser.parse_args()
+    if args.device == "cuda" and args.clock == "cpu":
+        parser.error("--clock cpu does not see a GPU's time: leave it out with --device cuda")
     names = list(dict.fromkeys(["sgd", *args.contestants]))
     rows = []
     for threads in args.threads:
@@ -397,8 +403,8 @@ def main() -> None:
                 print(table(new).split("\n", 1)[1] if rows else table(new), flush=True)
                 rows += new
     if args.json:
-        about = {"torch": torch.__version__, "machine": platform.processor(),
-                 "load": os.getloadavg()}  # fmt: skip
+        machine = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor()
+        about = {"torch": torch.__version__, "machine": machine, "load": os.getloadavg()}
         args.json.write_text(json.dumps({**about, "rows": [asdict(r) for r in rows]}, indent=1))
 
 

@@ -170,7 +170,7 @@ class Noise:
         """Noise made on the processor for a sum that lies elsewhere."""
         import torch
 
-        made = torch.zeros(flat.shape, dtype=flat.dtype)
+        made = torch.zeros(flat.shape, dtype=flat.dtype, device="cpu")
         self._add_on_cpu(made, std)
         return made.to(flat.device)
 

@@ -989,3 +989,29 @@ def test_a_move_by_a_sum_is_a_step_by_its_mean(rule: SGD | Adam) -> None:
         updaters[1].step(total / 37.0, 0.2)
     assert distance(engines[0].parameters, engines[1].parameters) < 1e-14
     assert not torch.equal(engines[0].parameters, Engine(model, ce).parameters)
+
+
+@pytest.mark.parametrize("name", [n for n in NETS if not n.startswith("attention")])
+def test_no_tensor_is_made_on_another_device_than_its_neighbours(name: str) -> None:
+    model, x, y, _ = made(name, torch.float32)
+    with torch.device("meta"):
+        engine = quiet(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            total = engine.clipped_sum(x, y, 1.0).total
+            engine.transformed_sum(x, y, torch.sign, 1.0)
+    assert total.device.type == "cpu" and torch.isfinite(total).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@pytest.mark.parametrize("name", NETS)
+def test_a_gpu_gives_the_sums_of_the_processor(name: str) -> None:
+    model, x, y, kind = made(name, torch.float64)
+    rows = rows_of(model, x, y)[0]
+    bound = float(rows.norm(dim=1).median())
+    engine = quiet(model.to("cuda"))
+    with warnings.catch_warnings(), torch.device("cuda"):  # masks made in forward follow
+        warnings.simplefilter("ignore")
+        result = engine.clipped_sum(x.to("cuda"), y.to("cuda"), bound)
+    assert type(engine._source) is kind
+    assert distance(result.total.cpu(), clipped(rows, bound)) <= LIMIT[torch.float64]

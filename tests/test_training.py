@@ -370,3 +370,24 @@ def test_data_that_no_gpu_holds_are_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
     with pytest.raises(MemoryError, match='need 4,000 bytes, but cuda:0 has 1,000.*device="cpu"'):
         machine.placed(torch.device("cuda", 0), torch.zeros(1000))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_a_seed_repeats_a_run_on_a_gpu_too():
+    found = []
+    for _ in range(2):
+        net = model()
+        steps = list(dp.train(net, data(), plan(), seed=4, device="cuda"))
+        found.append(torch.cat([p.detach().ravel() for p in net.parameters()]))
+    assert found[0].is_cuda and torch.equal(*found) and steps[-1].epsilon == plan().epsilon()
+
+
+@pytest.mark.parametrize("seed, secure", [(4, False), (None, False), (None, True)])
+def test_no_tensor_is_made_on_another_device_than_its_neighbours(seed, secure):
+    """Where a notebook sets a default device, what forgets to name its own ends up there."""
+    net, d = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 2)), data()
+    wide = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.GELU(), torch.nn.Linear(9, 2))
+    for made in (net, wide, model()):
+        with torch.device("meta"):
+            steps = list(dp.train(made, d, plan(steps=4), seed=seed, secure=secure, device="cpu"))
+        assert steps[-1].peek.accuracy is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,13 +22,13 @@ def made_up(inputs: Tensor, targets: Tensor, count: int = 4) -> tuple[Tensor, Te
     *Guarantee*: a look at them tells nothing of the records; a look at a private batch would
     decide by private values how a model is run and what is said of it.
     """
-    stream = torch.Generator().manual_seed(0)
+    here: dict[str, Any] = {"generator": torch.Generator().manual_seed(0), "device": "cpu"}
 
     def like(batch: Tensor, whole: int) -> Tensor:
         shape = (count, *batch.shape[1:])
         if batch.is_floating_point():
-            return torch.rand(shape, generator=stream, dtype=torch.float64).to(batch)
-        return torch.randint(0, whole, shape, generator=stream).to(batch)
+            return torch.rand(shape, **here, dtype=torch.float64).to(batch)
+        return torch.randint(0, whole, shape, **here).to(batch)
 
     # Zero is a class, and zero and one are tokens, of every model that has any.
     return like(inputs, 2), like(targets, 1)

@@ -93,7 +93,7 @@ def keep_freed_memory() -> None:
     Taking pages back costs more than the arithmetic of a small step. By glibc's documented rule,
     freeing one large block (never touched here) sets the limit above which blocks are returned.
     """
-    torch.empty(KEPT_BYTES, dtype=torch.uint8)
+    torch.empty(KEPT_BYTES, dtype=torch.uint8, device="cpu")
 
 
 def available_memory(device: torch.device) -> int:
