@@ -108,6 +108,10 @@ class FileSet(Known):
         train, test = self.read(place)
         return Raw(self.name, *train, *test, self.classes, self.scaling, self.note(place))
 
+    def at_hand(self, root: str | os.PathLike[str] | None = None) -> bool:
+        """Whether a data folder holds it, so that `load` needs no network."""
+        return any(self.begun(place) for place in _places(root))
+
     @property
     def wanted(self) -> str:
         """Its files in words, for whoever has to bring them."""
