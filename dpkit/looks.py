@@ -28,9 +28,9 @@ class Looks:
         free = self.schedule is not None and self.schedule.look_noise is None
         if free and not len(data.public_inputs):
             raise Refused(
-                f"ValidationDecay may look for nothing at public records alone, and {data.name!r} "
-                f"has none: split some off, as load(name, public=0.1) does, or pay for each look "
-                f"by look_noise."
+                f"ValidationDecay may look, free of charge, at public records alone, and "
+                f"{data.name!r} has none: split some off, as load(name, public=0.1) does, or pay "
+                f"for each look by look_noise."
             )
         if self.schedule is not None and data.targets.is_floating_point():
             raise Refused("ValidationDecay needs classes, whose right answers can be counted.")

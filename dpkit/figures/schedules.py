@@ -157,7 +157,8 @@ def prices(rows: Sequence[Price], reach: tuple[float, float]) -> Figure:
         notes.append(note_at(np.log10(at), y, words, "right" if side else "left", "middle"))
     layout = layout_of(
         "ε of the run (logarithmic)", "",
-        x={"type": "log", "range": [float(np.log10(end)) for end in reach], "exponentformat": "SI"},
+        x={"type": "log", "range": [float(np.log10(end)) for end in reach],
+           "tickvals": [0.1, 1, 10, 100], "ticktext": ["0.1", "1", "10", "100"]},
         y={"range": [0.4, len(rows) + 0.6], "tickvals": list(range(len(rows), 0, -1)),
            "ticktext": [row.name for row in rows], "zeroline": False},
     )  # fmt: skip
