@@ -12,7 +12,7 @@ from harness import summary
 pytestmark = pytest.mark.browser
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FIRST, SECOND = NOTEBOOKS / "01_what_is_dp.ipynb", NOTEBOOKS / "03_accountants.ipynb"
-BATCHING = NOTEBOOKS / "04_batching.ipynb"
+BATCHING, BUDGETS = NOTEBOOKS / "04_batching.ipynb", NOTEBOOKS / "06_budget_schedules.ipynb"
 PANEL = "from dpkit.widgets.{} import {}\npanel = {}()\npanel"
 ALL = PANEL.format("accounting", "AccountantsPanel", "AccountantsPanel")
 LINE, POINT = ".scatterlayer .trace path.js-line", ".scatterlayer .trace .point"
@@ -48,7 +48,7 @@ def in_step(notebook):
 
 
 @pytest.mark.parametrize(
-    ("path", "panels", "plots"), [(FIRST, 4, 8), (SECOND, 2, 4), (BATCHING, 3, 6)]
+    ("path", "panels", "plots"), [(FIRST, 4, 8), (SECOND, 2, 4), (BATCHING, 3, 6), (BUDGETS, 2, 6)]
 )
 def test_the_notebooks_as_they_are_shipped(lab, browser, path, panels, plots):
     """Twice if need be: a machine that is busy for two seconds fails anywidget's own time limit."""
@@ -65,7 +65,9 @@ def _shipped(lab, browser, path, panels, plots):
         notebook.run_all()
         drawn(notebook, plots)
         assert notebook.page.locator(".dpkit-lesson").count() == panels
-        assert notebook.page.locator("text=Not answered yet").count() == 3
+        assert notebook.page.locator("text=Not answered yet").count() == (
+            path.read_text().count("check(my_")
+        )
         notebook.shot(f"lesson-{path.stem}")
         notebook.assert_clean()
 
@@ -89,6 +91,44 @@ def test_a_slider_moves_its_plot_at_once(lab, browser, module, panel, label, plo
         print(f"{panel}, {label} to changed plot: {summary(times)}")
         assert statistics.median(times) < ROOM
         in_step(notebook)
+        notebook.kernel("panel.check()")
+        notebook.assert_clean()
+
+
+def test_a_curve_of_noise_is_drawn_by_keys_and_survives_a_reload(lab, browser):
+    with lab.open(browser, [PANEL.format("schedules", "BudgetPanel", "BudgetPanel")]) as notebook:
+        notebook.run_all()
+        drawn(notebook, 4)
+        notebook.control("Noise over the epochs", "select").select_option("Knots")
+        notebook.until_kernel("panel.value('shape') == 'Knots'")
+        in_step(notebook)
+        knots = "[data-title^='Noise in'] .scatterlayer .trace .point"
+        assert notebook.page.locator(knots).count() == 5
+        times = notebook.latencies("Knot 3: noise σ", f"{knots}:nth-child(3)", 24)
+        print(f"a knot to the changed curve: {summary(times)}")
+        assert statistics.median(times) < ROOM
+        in_step(notebook)
+        assert notebook.page.locator(".dpkit-lesson input[type=range]:visible").count() == 7
+        notebook.shot("lesson-knots")
+        notebook.save()
+        notebook.reload()
+        drawn(notebook, 4)
+        in_step(notebook)
+        assert notebook.page.locator(knots).count() == 5
+        notebook.kernel("panel.check()")
+        notebook.assert_clean()
+
+
+def test_a_race_is_started_and_stopped_by_its_buttons(lab, browser):
+    with lab.open(browser, [PANEL.format("race", "RacePanel", "RacePanel")]) as notebook:
+        notebook.run_all()
+        drawn(notebook, 2)
+        notebook.page.get_by_role("button", name="Train").click()
+        notebook.until_kernel("any(len(r.accuracy) > 3 for r in panel.runs)", 60)
+        notebook.page.get_by_role("button", name="Stop").click()
+        notebook.until_kernel("not panel._trainer.is_alive()", 20)
+        in_step(notebook)
+        notebook.shot("lesson-race")
         notebook.kernel("panel.check()")
         notebook.assert_clean()
 
