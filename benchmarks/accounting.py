@@ -24,10 +24,11 @@ from dpkit.accountants import (  # noqa: E402
     PLD,
     RDP,
     closed,
-    contour,
+    lines,
     noise_for_epsilon,
     rdp,
     sample_rate_for_epsilon,
+    schedule,
     steps_for_epsilon,
 )
 from dpkit.mechanisms import Gaussian, Ledger, Neighbours, PoissonSampling  # noqa: E402
@@ -46,7 +47,13 @@ CASES = {
 
 def forget():
     """Empty dpkit's caches, so that a measurement is cold."""
-    for cached in (contour._real, contour._block, rdp.log_moments, closed._at_zero):
+    for cached in (
+        lines.on_axis,
+        lines.on_line,
+        rdp.log_moments,
+        closed._at_zero,
+        schedule._moments,
+    ):
         cached.cache_clear()
 
 
@@ -165,7 +172,14 @@ def curves(rounds, clock):
     """Medians in ms of a 200-point curve and of calibrations, cold."""
     q, sigma, steps, _ = CASES["A"]
     mechanisms, counts = (pair(q, sigma),), np.linspace(70, steps, 200).astype(int)[:, None]
+    long = tuple(pair(0.01, float(noise)) for noise in np.geomspace(0.8, 2.0, 10_000))
+    ends = np.linspace(49, len(long) - 1, 200).astype(int)
+    reached = (np.arange(len(long))[None, :] <= ends[:, None]).astype(np.int64)
+    whole = Ledger(tuple((mechanism, 1) for mechanism in long))
     runs = {
+        "10,000 noises": lambda: PLD().epsilon(whole, DELTA),
+        "10,000 noises, bounds": lambda: PLD().bounds(whole, DELTA),
+        "10,000 noises, 200 points": lambda: PLD().curve(long, reached, DELTA),
         "PLD curve, 200 points": lambda: PLD().curve(mechanisms, counts, DELTA),
         "RDP curve, 200 points": lambda: RDP().curve(mechanisms, counts, DELTA),
         "noise for epsilon 3": lambda: noise_for_epsilon(

@@ -21,7 +21,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import dpkit as dp
-from dpkit.accountants import closed, contour
+from dpkit.accountants import closed, lines
 from dpkit.mechanisms import AllocatedGaussian, Ledger, allocated, allocation
 
 CASES = ((1.0, 100, 1), (0.5, 100, 1), (2.0, 50, 20), (1.1, 234, 60))
@@ -92,7 +92,7 @@ def epsilons() -> None:
 
     def cold(sigma: float, t: int, epochs: int) -> float:
         for cached in (allocation.levels, allocated._atoms, closed._at_zero,
-                       contour._real, contour._block):  # fmt: skip
+                       lines.on_axis, lines.on_line):  # fmt: skip
             getattr(cached, "cache_clear", lambda: None)()
         pair = AllocatedGaussian(t, sigma)
         return dp.PLD().epsilon(Ledger.of([(pair, epochs)]), 1e-5)

@@ -31,6 +31,7 @@ from dpkit.mechanisms import (
     PoissonSampling,
     RandomisedResponse,
     Refused,
+    ReplacedGaussian,
     Subsampled,
     SubsampledGaussian,
     UpperSide,
@@ -399,6 +400,21 @@ def test_googles_event_of_an_upper_side_is_that_of_what_it_bounds():
         to_dp_event(turned)
     with pytest.raises(Refused, match="another pair"):
         to_dp_event(Ledger(upper.entries, Neighbours.REPLACE_ONE))
+
+
+def test_a_release_of_count_nothing_changes_no_bit():
+    """It may ask for the second direction, which then differs from the first by rounding."""
+    absent, pair = SubsampledGaussian(0.37, 1.0), ReplacedGaussian(0.6065306597126334, 1.0)
+    steep = ReplacedGaussian(0.0035360729279469397, 0.9340009794948182)
+    other = ReplacedGaussian(0.024828524655642104, 4.268301754762353)
+    for pairs, counts, delta in (
+        ((pair,), (2,), 0.22313016014842982),
+        ((steep, other), (631, 4637), 8.40322769526866e-12),
+        ((steep, other), (541, 3974), 8.40322769526866e-12),
+    ):
+        alone = PLD().epsilon(Ledger(tuple(zip(pairs, counts, strict=True))), delta)
+        beside = PLD().curve((absent, *pairs), np.array([[0, *counts]]), delta)
+        assert beside[0] == alone
 
 
 def test_heterogeneous_noise_of_many_values():

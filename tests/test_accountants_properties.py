@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from dpkit.accountants import GDP, PLD, RDP, ZCDP, Basic, Moments, steps_for_epsilon
+from dpkit.accountants import GDP, PLD, RDP, ZCDP, Basic, Moments, lines, steps_for_epsilon
 from dpkit.accountants import contour as contours
 from dpkit.mechanisms import (
     EpsilonDelta,
@@ -122,8 +122,8 @@ def test_asking_twice_and_saving_change_nothing(ledger, delta, accountant):
     accountant.delta(ledger, 1.0)
     accountant.epsilon(ledger, delta / 2)
     assert accountant.epsilon(ledger, delta) == before
-    contours._real.cache_clear()
-    contours._block.cache_clear()
+    lines.on_axis.cache_clear()
+    lines.on_line.cache_clear()
     loaded = Ledger.from_json(ledger.to_json())
     assert loaded == ledger and accountant.epsilon(loaded, delta) == before
 

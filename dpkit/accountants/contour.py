@@ -7,34 +7,37 @@ with period P = 2 pi / dt sums to sum_k e^(c k P) delta(eps + k P): aliasing onl
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from dpkit.accountants.lines import (
+    BLOCKS,
+    CHUNKS,
+    FIRST,
+    LINES,
+    LOG_CC,
+    Releases,
+    block_sums,
+    places,
+    powers_of_z,
+    real_sums,
+)
 from dpkit.mechanisms import Mechanism
 
-LINES = 2.0 ** (np.arange(-48, 61) / 2)
-"""The real parts c on which moments are kept, one grid for every mechanism."""
-_CHUNKS = (0, 18, 34, 62, 70, 78, 86, 94, 102, 109)
-"""Where the lines are cut into pieces that are computed, and kept, together."""
-_FIRST = 2  # the piece that deep learning needs: c from 2^-7 to 2^6.5
 _AHEAD = 5  # lines beyond the saddle that bound the alias from above
 _BACK = np.array([0, 1, 2, 3, 4, 6])
 """Lines below the saddle; the first that is good is taken."""
-_BLOCKS = (0, 32, 64, 128, 256, 512, 1024)
-"""Where the nodes of a line are cut into pieces; the last is the end."""
 _NOTHING = -23.0  # log of a node's share of delta from which on nodes are left out
-_BEYOND = 1e5  # a log moment that no line in use exceeds
-_LOG_CC = np.log(LINES) + np.log1p(LINES)
 # Chernoff: E[(1 - e^(eps - L))_+] <= M(c) e^(-c eps) c^c / (1+c)^(1+c)
 _CHERNOFF = LINES * np.log(LINES) - (1 + LINES) * np.log1p(LINES)
 _ROUNDING = 1e-10
 """A share of the first node that rounding, once for each release, leaves six digits of."""
 _CANCELS = 1e-5
 """However few the releases are: what is left below this share keeps too few digits of delta."""
+_EQUAL = 1e-10  # log deltas of two directions this close are the same but for rounding
 _LEAST, _NODES = np.array([-59.0, -35.0, -20.0, -12.0]), np.array([0, 80, 56, 40, 32])
 """c P for log deltas between these: e^(-c P) / delta, the alias from below, stays under 2e-9."""
 
@@ -53,61 +56,13 @@ class Rows(NamedTuple):
         return Rows(*(field[pick] for field in self))
 
 
-@functools.lru_cache(maxsize=262_144)
-def _real(mechanism: Mechanism, chunk: int) -> np.ndarray:
-    """log M on the real axis at a piece of the lines; infinite where it is out of reach."""
-    lines = LINES[_CHUNKS[chunk] : _CHUNKS[chunk + 1]]
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = np.maximum(np.real(np.asarray(mechanism.log_moment(lines))), 0.0)
-    if not values.max() < _BEYOND:
-        values[np.logical_or.accumulate(~(values < _BEYOND))] = np.inf
-    values.flags.writeable = False
-    return values
-
-
-@functools.lru_cache(maxsize=262_144)
-def _block(mechanism: Mechanism, line: int, block: int, period: int) -> np.ndarray | None:
-    """log M at a piece of the nodes c + i t of a line, read only; None if it is not known there."""
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        values = np.array(mechanism.log_moment(_places(line, period, block)[0]), dtype=complex)
-    values[values.real == -np.inf] = -1e9  # the log of nothing, but a number
-    if not np.isfinite(values).all():
-        return None
-    values.flags.writeable = False
-    return values
-
-
-def _times(line: int, period: int, start: int, stop: int) -> np.ndarray:
-    return (2 * math.pi * LINES[line] / period) * np.arange(start, stop)
-
-
-@functools.lru_cache(maxsize=16_384)
-def _places(line: int, period: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """A piece of the nodes z, and log of 1 / (z (1 + z)) less that of the first; read only."""
-    z = LINES[line] + 1j * _times(line, period, _BLOCKS[block], _BLOCKS[block + 1])
-    factor = _LOG_CC[line] - np.log(z * (1 + z))
-    z.flags.writeable = factor.flags.writeable = False
-    return z, factor
-
-
-@functools.lru_cache(maxsize=4096)
-def _powers(line: int, period: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """t, and the powers 1, z, z^2 at the nodes, of which the first counts half; read only."""
-    t = _times(line, period, 0, size)
-    z = LINES[line] + 1j * t
-    powers = np.stack([np.ones_like(z), z, z * z])
-    powers[:, 0] *= 0.5
-    t.flags.writeable = powers.flags.writeable = False
-    return t, powers
-
-
 def usable(mechanisms: Sequence[Mechanism]) -> bool:
     """Whether every mechanism knows its moments off the real axis."""
     return all(mechanism.smooth for mechanism in mechanisms)
 
 
 def real_axis(
-    mechanisms: Sequence[Mechanism], counts: np.ndarray, target: np.ndarray
+    mechanisms: Releases, counts: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sums of log moments on every line, Chernoff's bounds on epsilon, and where those are least.
 
@@ -117,39 +72,26 @@ def real_axis(
     Shapes: (K, n) counts -> (K, lines), (K, lines), (K,).
     """
     total = np.full((len(counts), len(LINES)), np.inf)
-    for chunk in range(_FIRST, len(_CHUNKS) - 1):
-        stop = _CHUNKS[chunk + 1]
-        _fill(total, mechanisms, counts, chunk)
+    for chunk in range(FIRST, len(CHUNKS) - 1):
+        stop = CHUNKS[chunk + 1]
+        total[:, CHUNKS[chunk] : stop] = real_sums(mechanisms, counts, chunk)
         bound = (total + _CHERNOFF - target) / LINES
         tilt = bound.argmin(axis=1)
         inside = tilt < stop - _AHEAD
         if inside.all() or (inside | np.isinf(total[:, stop - 1])).all():
             break
-    for chunk in range(_FIRST - 1, -1, -1):
-        if (tilt > _CHUNKS[chunk + 1] + 6).all():
+    for chunk in range(FIRST - 1, -1, -1):
+        if (tilt > CHUNKS[chunk + 1] + 6).all():
             break
-        _fill(total, mechanisms, counts, chunk)
+        part = slice(CHUNKS[chunk], CHUNKS[chunk + 1])
+        total[:, part] = real_sums(mechanisms, counts, chunk)
         bound = (total + _CHERNOFF - target) / LINES
         tilt = bound.argmin(axis=1)
     return total, bound, tilt
 
 
-def _fill(
-    total: np.ndarray, mechanisms: Sequence[Mechanism], counts: np.ndarray, chunk: int
-) -> None:
-    part = np.zeros((len(counts), _CHUNKS[chunk + 1] - _CHUNKS[chunk]))
-    for column, mechanism in enumerate(mechanisms):
-        values, count = _real(mechanism, chunk), counts[:, column, None]
-        if np.isfinite(values[-1]):
-            part += count * values
-        else:  # a count of nothing is nothing even of infinity
-            with np.errstate(invalid="ignore"):
-                part += np.where(count > 0, count * values, 0.0)
-    total[:, _CHUNKS[chunk] : _CHUNKS[chunk + 1]] = part
-
-
 def epsilons(
-    mechanisms: Sequence[Mechanism],
+    mechanisms: Releases,
     counts: np.ndarray,
     delta: float,
     known: np.ndarray | None = None,
@@ -196,12 +138,12 @@ def _start(
     with np.errstate(invalid="ignore"):  # second difference on points c/root, c, c root
         rise = ((high - mid) / (root - 1.0) - (mid - low) / (1.0 - 1.0 / root)) / c
         bend = np.maximum(2 * rise / (c * (root - 1.0 / root)), 1e-300)
-        guess = (mid - log_delta - _LOG_CC[at] - 0.5 * np.log(2 * math.pi * bend)) / c
+        guess = (mid - log_delta - LOG_CC[at] - 0.5 * np.log(2 * math.pi * bend)) / c
     guess = np.where(np.isfinite(guess) & (guess < best), guess, best)
     return guess if known is None else np.where(np.isfinite(known), known, guess)
 
 
-def deltas(mechanisms: Sequence[Mechanism], counts: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
+def deltas(mechanisms: Releases, counts: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
     """delta of one row of counts at each epsilon; NaN where the contour does not vouch."""
     # Chernoff's bound on delta at eps is least where that on eps at this delta is: any will do
     # to see which lines are needed.
@@ -247,26 +189,20 @@ def _by_line(rows: Rows, real: np.ndarray, tilt: np.ndarray) -> Iterator[tuple[R
 
 
 def _transformed(
-    mechanisms: Sequence[Mechanism], rows: Rows, line: int, period: int
+    mechanisms: Releases, rows: Rows, line: int, period: int
 ) -> Iterator[tuple[Rows, np.ndarray]]:
     """log of M(z) / (z (1+z)) at the nodes, relative to t = 0, for rows that are long enough.
 
     A row is done when a whole block of nodes adds nothing any more; one that never is, is dropped.
     """
-    first = rows.base - LINES[line] * rows.start - _LOG_CC[line]
+    first = rows.base - LINES[line] * rows.start - LOG_CC[line]
     floor = _NOTHING - np.maximum(first - rows.log_delta, 0.0)
     weights: list[np.ndarray] = []
-    for block in range(len(_BLOCKS) - 1):
-        factor = _places(line, period, block)[1]
-        total = np.zeros((len(rows.index), len(factor)), dtype=complex)
-        for column, mechanism in enumerate(mechanisms):
-            count = rows.counts[:, column]
-            if count.any():
-                values = _block(mechanism, line, block, period)
-                if values is None:
-                    return
-                total += count[:, None] * values
-        total += factor - rows.base[:, None]
+    for block in range(len(BLOCKS) - 1):
+        total = block_sums(mechanisms, rows.counts, line, block, period)
+        if total is None:
+            return
+        total += places(line, period, block)[1] - rows.base[:, None]
         weights.append(total)
         done = total.real[:, -12:].max(axis=1) < floor
         if done.all():
@@ -280,10 +216,10 @@ def _transformed(
 def _evaluate(rows: Rows, weights: np.ndarray, line: int, period: int) -> np.ndarray:
     """delta at each row's epsilon."""
     c = LINES[line]
-    t, shares = _powers(line, period, weights.shape[1])
+    t, shares = powers_of_z(line, period, weights.shape[1])
     turn = np.exp(-1j * np.multiply.outer(rows.start, t))
     value = (np.exp(weights) * shares[0] * turn).real.sum(axis=1) * (t[1] / math.pi)
-    height = np.exp(np.minimum(rows.base - c * rows.start - _LOG_CC[line], 700.0))
+    height = np.exp(np.minimum(rows.base - c * rows.start - LOG_CC[line], 700.0))
     return np.where(value > _least(rows), np.minimum(value * height, 1.0), np.nan)
 
 
@@ -300,8 +236,8 @@ def _solve(
     A row that starts at its `floor` and lies below it is answered by minus infinity at once.
     """
     c = float(LINES[line])
-    t, shares = _powers(line, period, weights.shape[1])
-    height = rows.base - rows.log_delta - (float(_LOG_CC[line]) - math.log(t[1] / math.pi))
+    t, shares = powers_of_z(line, period, weights.shape[1])
+    height = rows.base - rows.log_delta - (float(LOG_CC[line]) - math.log(t[1] / math.pi))
     powers = (np.exp(weights)[:, None, :] * shares).view(float)  # real and imaginary in turn
     eps, active, least = rows.start.copy(), np.ones(len(rows.start), dtype=bool), _least(rows)
     phase = np.empty(weights.shape, dtype=complex)
@@ -319,7 +255,7 @@ def _solve(
         move = np.where(good, np.minimum(np.maximum(halley, -2.0 / c), 2.0 / c), -0.5 / c)
         eps = eps + active * move
         if turn == 0:
-            under = good & (rows.start <= floor) & (newton < 0)
+            under = good & (rows.start <= floor) & (newton * c < _EQUAL)
             active &= ~under
         # Cubic convergence: after a move this small the next would be nothing.
         active &= ~(good & (np.abs(move) * c < 1e-5))

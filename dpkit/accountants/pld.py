@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dpkit.accountants import closed, composition, contour, rdp, sandwich
+from dpkit.accountants import closed, composition, contour, rdp, sandwich, schedule
 from dpkit.accountants.base import (
     Accountant,
     Bounds,
@@ -39,7 +39,8 @@ class PLD(Accountant):
 
     Guarantee:
     - the maximum over the two directions is taken after composing (Lebeda et al. 2024);
-    - a schedule of more than a thousand noises is priced with its noise rounded down;
+    - a schedule of more than a thousand noises is priced from above, as blends of a few noises or
+      with its noise rounded down; a row of its curve may differ from one asked alone by as much;
     - where neither closed form nor contour answers, epsilon is the upper side of a bracket.
     """
 
@@ -54,7 +55,27 @@ class PLD(Accountant):
     ) -> np.ndarray:
         """All rows at once, each bit for bit as if asked alone."""
         delta = checked_delta(delta)
-        mechanisms, counts = gathered(mechanisms, checked_counts(mechanisms, counts))
+        counts = checked_counts(mechanisms, counts)
+        if len(mechanisms) > MOST:
+            return self._long(tuple(mechanisms), counts, delta)
+        return self._exact(mechanisms, counts, delta)
+
+    def _long(
+        self, mechanisms: tuple[Mechanism, ...], counts: np.ndarray, delta: float
+    ) -> np.ndarray:
+        """Blends of noises; where they do not answer, noise rounded down."""
+        out = schedule.epsilons(mechanisms, counts, delta)
+        rows = np.flatnonzero(np.isnan(out))
+        if len(rows):
+            used = np.flatnonzero(counts[rows].sum(axis=0))
+            kept = tuple(mechanisms[column] for column in used)
+            out[rows] = self._exact(*gathered(kept, counts[rows][:, used]), delta)
+        return out
+
+    def _exact(
+        self, mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float
+    ) -> np.ndarray:
+        """Every mechanism as it is."""
         order = canonical(mechanisms)
         mechanisms, counts = tuple(mechanisms[i] for i in order), counts[:, order]
         out = closed.epsilons(mechanisms, counts, delta)
@@ -94,14 +115,19 @@ class PLD(Accountant):
 
     def _bounds(self, ledger: Ledger, delta: float) -> Bounds:
         delta = checked_delta(delta)
+        if len(ledger.entries) > MOST:
+            found = schedule.bracket(ledger.mechanisms, _one_row(ledger), delta)
+            if found:
+                value, method = self.epsilon(ledger, delta), "contour, of blends on both sides"
+                return Bounds(found[0], value, found[1], method, ledger.relation)
         up, down = (_gathered(ledger, _BRACKETED, up=side) for side in (True, False))
         if down == ledger:  # few noises, or none that can be gathered
             return self._narrow_bounds(ledger, delta)
         value = self.epsilon(ledger, delta)
         lower = min(self._narrow_bounds(up, delta).lower, value)
-        found = self._narrow_bounds(down, delta)
-        method = f"{found.method}, of a schedule whose noise is rounded both ways"
-        return Bounds(lower, value, max(found.upper, value), method, ledger.relation)
+        wide = self._narrow_bounds(down, delta)
+        method = f"{wide.method}, of a schedule whose noise is rounded both ways"
+        return Bounds(lower, value, max(wide.upper, value), method, ledger.relation)
 
     def _narrow_bounds(self, ledger: Ledger, delta: float) -> Bounds:
         """The bracket of the mechanisms as they are."""
@@ -133,6 +159,10 @@ class PLD(Accountant):
         Shapes: (E,) -> (E,).
         """
         epsilon = np.asarray(epsilon, dtype=float)
+        if len(ledger.entries) > MOST:
+            found = schedule.deltas(ledger.mechanisms, _one_row(ledger)[0], epsilon)
+            if not np.isnan(found).any():
+                return found
         mechanisms, counts = _sorted(_gathered(ledger))
         worst = np.zeros(len(epsilon))
         for side in _directions(mechanisms):
