@@ -12,7 +12,7 @@ from torch import nn
 import dpkit as dp
 from dpkit.checkpoint import plan_hash
 from dpkit.datasets import Dataset
-from dpkit.gradients import Adam, Shifts
+from dpkit.gradients import Adam, Augmentation, Shifts, Views
 
 VIEWS = Shifts(3, 1)
 BOTH = dp.DPSGD(1.0, 0.5, 0.3, 0.9, averaging=0.8, augmentation=VIEWS)
@@ -99,7 +99,8 @@ def test_views_of_other_steps_are_others(monkeypatch):
     seen, drawn = [], Shifts.drawn
     monkeypatch.setattr(Shifts, "drawn", lambda *a: seen.append(drawn(*a)) or seen[-1])
     run(dp.DPSGD(1.0, 0.5, 0.3, augmentation=VIEWS))
-    assert len(seen) == 12 and len({tuple(one.moves) for one in seen}) > 6
+    assert len(seen) == 13  # one look at invented records
+    assert len({tuple(one.moves) for one in seen}) > 6
 
 
 def test_data_without_a_grid_are_refused_before_anything_is_drawn(monkeypatch):
@@ -114,3 +115,55 @@ def test_data_without_a_grid_are_refused_before_anything_is_drawn(monkeypatch):
 def test_a_share_beyond_its_range_is_told(share):
     with pytest.raises(ValueError, match=r"averaging \(a, share .*\[0, 1\), got"):
         dp.DPSGD(averaging=share)
+
+
+class Side(Views):
+    """Two views of each record one below the other: in the wrong order, or mixed."""
+
+    count = 2
+
+    def __init__(self, how):
+        self.how = how
+
+    def of(self, inputs):
+        if self.how == "order":
+            return torch.cat([inputs, inputs.flip(3)])
+        if self.how == "one short":
+            return inputs
+        return torch.stack([inputs, inputs - inputs.mean(0)], 1).flatten(0, 1)
+
+
+class Sides(Augmentation):
+    def __init__(self, how):
+        self.how = how
+
+    def check(self, shape):
+        pass
+
+    def drawn(self, device):
+        return Side(self.how)
+
+
+@pytest.mark.parametrize("how", ["order", "one short", "mixed"])
+def test_views_that_mix_records_are_refused_before_any_noise(how):
+    """Out of order they once moved a sum by 2.3 C."""
+    with pytest.raises(ValueError, match="no view may look at another record"):
+        dp.train(model(), data(), plan_of(dp.DPSGD(1.0, augmentation=Sides(how))), seed=0)
+
+
+@pytest.mark.parametrize("wrong", [4, Shifts])
+def test_what_is_no_augmentation_is_refused_at_once(wrong):
+    with pytest.raises(TypeError, match=r"such as Shifts\(\)"):
+        dp.DPSGD(augmentation=wrong)
+
+
+def test_a_step_that_fails_leaves_the_average_in_the_model(monkeypatch):
+    net = model()
+    steps = dp.train(net, data(), plan_of(dp.DPSGD(1.0, 0.5, 0.3, averaging=0.9)), seed=0)
+    for _ in range(5):
+        next(steps)
+    before = weights(net)
+    monkeypatch.setattr(dp.Gaussian, "draw", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(steps)
+    assert torch.equal(weights(net), before)

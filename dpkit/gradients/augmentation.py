@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Views(ABC):
-    """The views of one step: the same changes for every record.
+    """The views of one step on one process: the same changes for every record.
 
     *Guarantee*
     - no view looks at another record, and which views there are depends on no record at all.
@@ -44,6 +45,54 @@ class Augmentation(ABC):
     @abstractmethod
     def drawn(self, device: torch.device) -> Views:
         """The views of the next step, from torch's own random numbers."""
+
+
+def check_apart(augmentation: Augmentation, inputs: Tensor) -> None:
+    """Refuse views in which records are mixed or out of place, by a look at invented ones.
+
+    *Shapes*: inputs (b, ...), made up, b >= 2.
+    """
+    views = augmentation.drawn(inputs.device)
+    seen, count = views.of(inputs), views.count
+    apart = len(seen) == count * len(inputs)
+    for one in range(len(inputs) if apart else 0):
+        other = inputs.clone()
+        other[one] = 1 - other[one]
+        moved = (views.of(other) != seen).flatten(1).any(1)
+        moved[one * count : (one + 1) * count] = False
+        apart = apart and not moved.any()
+    if not apart:
+        raise ValueError(
+            f"{type(augmentation).__name__} must give each record's {count} views in a row, "
+            f"({len(inputs)} x {count}, ...), and no view may look at another record; got "
+            f"{len(seen)} rows, or rows that mix records: stack the views along dimension 1 and "
+            f"flatten(0, 1)."
+        )
+
+
+def means(
+    examples: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    inputs: Tensor,
+    targets: Tensor,
+    count: int,
+    most: int,
+) -> tuple[Tensor, Tensor]:
+    """Mean gradients (b, D) and losses (b,) over each record's `count` views.
+
+    No more than `most` gradients are held at a time; one record alone may have more views.
+
+    *Shapes*: inputs (b * count, ...), targets (b * count, ...).
+    """
+    if len(inputs) <= most or len(inputs) > count:
+        rows, losses = (found.unflatten(0, (-1, count)) for found in examples(inputs, targets))
+        return rows.mean(1), losses.mean(1)
+    parts = zip(inputs.split(most), targets.split(most), strict=True)
+    rows, losses = examples(*next(parts))
+    rows, losses = rows.sum(0, keepdim=True), losses.sum(0, keepdim=True)
+    for part in parts:
+        more, their = examples(*part)
+        rows, losses = rows.add_(more.sum(0)), losses.add_(their.sum(0))
+    return rows.div_(count), losses.div_(count)
 
 
 @dataclass(frozen=True)

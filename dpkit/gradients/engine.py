@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpkit.gradients import sizes
-from dpkit.gradients.augmentation import Views
+from dpkit.gradients.augmentation import Views, means
 from dpkit.gradients.checks import (
     buffers_kept,
     check_modules,
@@ -189,8 +189,8 @@ class Engine:
         classes = not targets.is_floating_point() and targets.ndim == 1
         size = batch or self._size or 256
         with in_evaluation(self.model):
-            for x, y in zip(inputs.split(size), targets.split(size), strict=True):
-                outputs = self.model(self._laid_out(x))
+            for x, y, count in self._chunks(inputs, targets, size):
+                outputs, y = self.model(x)[:count], y[:count]
                 loss += self.loss(outputs, y).double().sum()
                 hits += (outputs.argmax(1) == y).sum() if classes else 0
         return float(loss) / len(inputs), float(hits) / len(inputs) if classes else None
@@ -229,11 +229,8 @@ class Engine:
         """Gradients (b, D) and losses (b,) of records, or the means over each record's views."""
         if views is None:
             return self._source.examples(x, y)
-        rows, losses = self._source.examples(
-            self._laid_out(views.of(x)), y.repeat_interleave(views.count, 0)
-        )
-        each = (len(x), views.count)
-        return rows.unflatten(0, each).mean(1), losses.unflatten(0, each).mean(1)
+        seen, labels = self._laid_out(views.of(x)), y.repeat_interleave(views.count, 0)
+        return means(self._source.examples, seen, labels, views.count, self._rows_at_once())
 
     def _gathered(self, total: Tensor, parts: list[_Part]) -> Clipped:
         if not parts:

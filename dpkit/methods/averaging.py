@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,13 +27,15 @@ class Average:
         self.share, self._parameters = share, parameters
         self.latest, self._average = parameters.clone(), parameters.clone()
 
-    def before(self) -> None:
-        """Give the parameters their latest values, for the gradient and the move."""
+    @contextmanager
+    def latest_at(self, step: int) -> Iterator[None]:
+        """The latest weights for a gradient and a move; then, whatever happens, the average."""
         self._average.copy_(self._parameters)
         self._parameters.copy_(self.latest)
-
-    def after(self, step: int) -> None:
-        """Take the moved parameters into the average, and leave the average in their place."""
-        share = min(self.share, (1 + step) / (WARM_UP + step))
-        self.latest.copy_(self._parameters)
-        self._parameters.copy_(self._average.lerp_(self.latest, 1 - share))
+        try:
+            yield
+            share = min(self.share, (1 + step) / (WARM_UP + step))
+            self.latest.copy_(self._parameters)
+            self._average.lerp_(self.latest, 1 - share)
+        finally:
+            self._parameters.copy_(self._average)

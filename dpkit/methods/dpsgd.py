@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from dpkit.gradients.augmentation import Augmentation
+from dpkit.gradients.augmentation import Augmentation, check_apart
 from dpkit.gradients.clipping import Clipping, Flat
 from dpkit.gradients.optimisers import SGD, Optimiser
 from dpkit.knobs import Knob, check_knobs, knob
@@ -67,6 +68,11 @@ class DPSGD(Method):
         """Check every knob, that the momentum is given once, and that noise alone reacts."""
         check_knobs(self)
         _AVERAGING.check("averaging", self.averaging)
+        if not isinstance(self.augmentation, Augmentation | None):
+            raise TypeError(
+                f"augmentation (how a record is seen) must be an Augmentation such as Shifts(), or "
+                f"None, got {self.augmentation!r}."
+            )
         for name in ("max_grad_norm", "learning_rate"):
             if isinstance(getattr(self, name), ValidationDecay):
                 raise ValueError(
@@ -132,16 +138,13 @@ class DPSGDStepper:
 
         (release,) = releases
         bound = at(self.method.max_grad_norm, step)
-        if self._average:
-            self._average.before()
-        clipped = self._clipped(batch, bound)
-        noisy = clipped.total
-        if self._ranks.first:  # before the sum is shared
-            noisy = release.mechanism.draw(noisy, bound, generator)
-        self._ranks.sum_(noisy)
-        self._updater.move(noisy, self.expected_batch, at(self.method.learning_rate, step))
-        if self._average:
-            self._average.after(step)
+        with self._average.latest_at(step) if self._average else nullcontext():
+            clipped = self._clipped(batch, bound)
+            noisy = clipped.total
+            if self._ranks.first:  # before the sum is shared
+                noisy = release.mechanism.draw(noisy, bound, generator)
+            self._ranks.sum_(noisy)
+            self._updater.move(noisy, self.expected_batch, at(self.method.learning_rate, step))
         looks = torch.stack([clipped.losses, clipped.norms]).double()
         losses, norms = looks.cpu().numpy()  # waits for a GPU once
         finite = float(losses[np.isfinite(losses)].sum())
@@ -162,6 +165,13 @@ class DPSGDStepper:
     def prepare(self, inputs: torch.Tensor, targets: torch.Tensor, classes: int | None) -> None:
         """Refuse what does not fit together, by a look at invented records."""
         self.engine.prepare(inputs, targets, classes)
+        if self.method.augmentation is not None:
+            from dpkit.gradients.checks import same_random_numbers
+            from dpkit.gradients.probe import made_up
+
+            invented, _ = made_up(inputs, targets)
+            with same_random_numbers(invented):
+                check_apart(self.method.augmentation, invented)
 
     def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float | None]:
         """Mean loss and accuracy (None without classes) of the present model on public data."""
