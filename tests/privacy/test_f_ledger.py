@@ -122,7 +122,7 @@ def test_a_failed_step_stays_charged(monkeypatch):
     steps = dp.train(nn.Linear(6, 3).double(), smuggled(*data()), plan, seed=0)
     next(steps)
     run = steps.gi_frame.f_locals["self"]
-    monkeypatch.setattr(optimisers._SGDUpdater, "step", lambda *a: 1 / 0)
+    monkeypatch.setattr(optimisers._SGDUpdater, "move", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(steps)
     assert run.spend.ledger(run.spend.mark).steps == 2
