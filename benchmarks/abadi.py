@@ -30,8 +30,8 @@ from dpkit.datasets import Dataset
 
 HOME = Path(abadi.__file__).parent / "widgets" / "abadi.json"
 POINTS, EYED = 36, 10_000
-HELD_OUT, TUNING = 5_000, 3_000
-GRID = ((4, 0, 0.1), (4, 0.998, 0.1), (1, 0.998, 0.4), (1, 0.998, 1.6), (0.5, 0.998, 2.0))
+HELD_OUT, TUNING = 5_000, 1_500
+GRID = ((4, 0, 0.1), (1, 0.998, 0.4), (1, 0.998, 1.6), (0.5, 0.998, 1.6), (0.25, 0.998, 3.2))
 PRICE, EPOCHS, RATE = 2.0, 5, 0.05
 SWEEPS: dict[str, tuple[float, ...]] = {
     "lot": (150, 300, 600, 1200, 2400, 6000),
@@ -162,7 +162,7 @@ def conditions(data: Dataset) -> dict[str, Any]:
         "pixels": "in [0, 1]",
         "delta": abadi.DELTA, "relation": "ADD_REMOVE", "sampling": "Poisson",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
-        "torch": torch.__version__,
+        "torch": torch.__version__, "dpkit": dp.__version__,
         "sweeps at": {"epsilon": PRICE, "epochs": EPOCHS, "learning rate": RATE},
     }  # fmt: skip
 

@@ -42,9 +42,9 @@ ROWS = (Row(0.5, 8.0, 16.0, 0.90), Row(2.0, 4.0, 7.0, 0.95), Row(8.0, 2.0, 4.0, 
 """*Source*: Abadi et al. 2016, section 5.2 and figure 3."""
 
 VARIANTS = {
-    "layers": "a clip norm for each layer, as in the paper",
-    "together": "one clip norm for both layers",
-    "tuned": "one smaller clip norm, and averaged weights",
+    "layers": "each layer, as in the paper",
+    "together": "both layers together",
+    "tuned": "together, and tuned",
 }
 """Ways to run the paper's network at the same price."""
 TUNED: dict[str, Any] = {

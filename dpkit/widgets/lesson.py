@@ -12,7 +12,7 @@ import ipywidgets
 
 from dpkit.widgets.board import Board, Box
 from dpkit.widgets.cells import replace_in_cell
-from dpkit.widgets.controls import Control, Note, guarded
+from dpkit.widgets.controls import Control, Note, Progress, guarded
 from dpkit.widgets.plot import LivePlot
 
 _REST = 0.04  # seconds without a change after which the longer work begins
@@ -58,7 +58,7 @@ class Lesson(ipywidgets.VBox):
         self._rest(self._asked)
         turned = guarded(self.trouble)(self._turned)
         for control in self.controls.values():
-            if control.has_trait("value"):
+            if control.has_trait("value") and not isinstance(control, Progress):
                 control.observe(turned, "value")
         replace_in_cell(self)
 

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.browser
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FIRST, SECOND = NOTEBOOKS / "01_what_is_dp.ipynb", NOTEBOOKS / "03_accountants.ipynb"
 BATCHING, BUDGETS = NOTEBOOKS / "04_batching.ipynb", NOTEBOOKS / "06_budget_schedules.ipynb"
+FOUNDING = NOTEBOOKS / "05_abadi_reproduced.ipynb"
 PANEL = "from dpkit.widgets.{} import {}\npanel = {}()\npanel"
 ALL = PANEL.format("accounting", "AccountantsPanel", "AccountantsPanel")
 LINE, POINT = ".scatterlayer .trace path.js-line", ".scatterlayer .trace .point"
@@ -48,7 +49,8 @@ def in_step(notebook):
 
 
 @pytest.mark.parametrize(
-    ("path", "panels", "plots"), [(FIRST, 4, 8), (SECOND, 2, 4), (BATCHING, 3, 6), (BUDGETS, 2, 6)]
+    ("path", "panels", "plots"),
+    [(FIRST, 4, 8), (SECOND, 2, 4), (BATCHING, 3, 6), (FOUNDING, 4, 6), (BUDGETS, 2, 6)],
 )
 def test_the_notebooks_as_they_are_shipped(lab, browser, path, panels, plots):
     """Twice if need be: a machine that is busy for two seconds fails anywidget's own time limit."""
@@ -129,6 +131,28 @@ def test_a_race_is_started_and_stopped_by_its_buttons(lab, browser):
         notebook.until_kernel("not panel._trainer.is_alive()", 20)
         in_step(notebook)
         notebook.shot("lesson-race")
+        notebook.kernel("panel.check()")
+        notebook.assert_clean()
+
+
+def test_three_noise_levels_train_and_stop_by_their_buttons(lab, browser):
+    cell = "from dpkit.widgets.abadi_live import LivePanel\npanel = LivePanel('digits')\npanel"
+    with lab.open(browser, [cell]) as notebook:
+        notebook.run_all()
+        drawn(notebook, 2)
+        notebook.page.get_by_role("button", name="Train").click()
+        notebook.until_kernel("len(panel.runs[0].epochs) > 2", 60)
+        notebook.page.get_by_role("button", name="Stop").click()
+        notebook.until_kernel("not panel._trainer.is_alive()", 20)
+        in_step(notebook)
+        assert "The claim stays at the planned price" in notebook.kernel("print(panel.said.text)")
+        lines = "[data-title^='Test accuracy'] .scatterlayer .trace path.js-line"
+        assert notebook.page.locator(lines).count() == 6
+        notebook.control("Clip norm C", "input[type=range]").press("ArrowRight")
+        notebook.until_kernel("len(panel.before) == 3 and not panel.runs[0].epochs")
+        in_step(notebook)
+        assert notebook.page.locator(lines).count() == 3, "what was seen stays, in grey"
+        notebook.shot("lesson-founding")
         notebook.kernel("panel.check()")
         notebook.assert_clean()
 

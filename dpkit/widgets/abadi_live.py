@@ -1,0 +1,313 @@
+"""The founding experiment live: three noise levels side by side, at reduced length."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dpkit import abadi, datasets
+from dpkit.datasets import known
+from dpkit.figures import abadi as pictures
+from dpkit.plan import Curve, Plan, round_up
+from dpkit.widgets.abadi_stored import stored
+from dpkit.widgets.controls import Buttons, Choice, Progress, Slider, Table, guarded
+from dpkit.widgets.lesson import Lesson
+from dpkit.widgets.plot import LivePlot
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dpkit.datasets import Dataset
+    from dpkit.training import Step
+
+LOOKS, EYED, SHARES = 25, 5_000, (2.0, 1.0, 0.5)
+"""Looks at the accuracy, training records that are looked at, and the three noises over yours."""
+DEFAULTS = {"mnist": (600, 5), "digits": (60, 20)}
+"""Lot and epochs by data set: well under a minute on one core."""
+PCA_NOISE = 7.0
+
+
+@dataclass
+class Trained:
+    """One noise level: its plan, what it will cost, and what has been seen of it."""
+
+    experiment: abadi.Experiment
+    plan: Plan
+    planned: Curve
+    rate: float
+    epochs: list[float] = field(default_factory=list)
+    test: list[float] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    paid: list[float] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The noise, as the legend says it."""
+        return f"σ = {self.experiment.noise_multiplier:.3g}"
+
+    @property
+    def level(self) -> pictures.Level:
+        """As it is drawn."""
+        return pictures.Level(
+            self.name, self.epochs, self.test, self.train, self.epochs, self.paid,
+            self.planned.steps * self.rate, self.planned.epsilon,
+        )  # fmt: skip
+
+
+class LivePanel(Lesson):
+    """Three runs that differ in the noise alone, trained together while you watch.
+
+    *Guarantee*
+    - every run is a real one by `train`, on true Poisson lots; its plan is priced before it begins;
+    - a run goes by the controls as they stood at Train: whoever turns one stops it, and its lines
+      stay for comparison, in grey.
+    """
+
+    def __init__(self, data: str | None = None, seed: int = 0) -> None:
+        """Make the panel; MNIST if it is at hand, else the digits. Nothing runs until Train."""
+        self.seed, self.runs, self.before = seed, list[Trained](), list[Trained]()
+        self._stop = threading.Event()
+        self._trainer: threading.Thread | None = None
+        name = data or ("mnist" if known.KNOWN["mnist"].at_hand() else "digits")
+        self.buttons = Buttons(
+            actions=[("train", "Train", "primary"), ("stop", "Stop", "")], disabled=["stop"],
+            label="Training",
+        )  # fmt: skip
+        self.progress = Progress(label="Progress", text="ready")
+        self.numbers = Table(label="The three runs", columns=_COLUMNS)
+        sliders = self._sliders(name)
+        # Heard before the panel draws: another data set has a lot and a length of its own.
+        sliders["data"].observe(lambda x: guarded(self.trouble)(self._other_data)(x), "value")
+        super().__init__(
+            sliders | {"buttons": self.buttons, "progress": self.progress},
+            {
+                "accuracy": LivePlot(height=320, title="Test accuracy, and training as dots"),
+                "epsilon": LivePlot(height=320, title="Planned ε, and what is spent"),
+            },
+            self.numbers,
+        )  # fmt: skip
+        self.buttons.on_click(guarded(self.trouble)(self._clicked))
+
+    def _sliders(self, name: str) -> dict[str, Any]:
+        lot, epochs = DEFAULTS[name]
+        return {
+            "data": Choice(label="Data", options=["mnist", "digits"], value=name),
+            "noise": Slider(label="Noise σ in the middle", value=4.0, low=0.5, high=16.0, log=True,
+                            ends=("accurate", "private"), help="the others have 2σ and σ/2"),
+            "clip": Slider(label="Clip norm C", value=4.0, low=0.1, high=20.0, log=True,
+                           ends=("bias", "noise")),
+            "together": Choice(label="Clipped", value="layers",
+                               options=[("each layer by itself", "layers"),
+                                        ("both layers together", "together")]),
+            "lot": Slider(label="Lot L", value=lot, low=10, high=min(6000, SIZES[name]), log=True,
+                          integer=True, unit="records"),
+            "rate": Slider(label="Learning rate η", value=0.1, low=0.005, high=1.0, log=True,
+                           ends=("slow", "wild")),
+            "hidden": Slider(label="Hidden units h", value=1000, low=10, high=2000, log=True,
+                             integer=True),
+            "epochs": Slider(label="Epochs E", value=epochs, low=1, high=40, log=True,
+                             integer=True, ends=("quick", "long")),
+        }  # fmt: skip
+
+    @property
+    def size(self) -> int:
+        """N, without loading anything."""
+        return SIZES[self.value("data")]
+
+    def experiment(self, share: float) -> abadi.Experiment:
+        """The run as the controls stand, with a share of their noise."""
+        rate = float(self.value("rate"))
+        return abadi.Experiment(
+            noise_multiplier=share * float(self.value("noise")), pca_noise=PCA_NOISE,
+            max_grad_norm=float(self.value("clip")), lot=int(self.value("lot")),
+            learning_rate=rate, last_rate=rate, hidden=int(self.value("hidden")),
+            together=self.value("together") == "together",
+        )  # fmt: skip
+
+    def redraw(self) -> None:
+        """Prices at once; lines of another setting turn grey."""
+        self._stop.set()
+        self.before = [run for run in self.runs if run.epochs] or self.before
+        self.runs = [self._planned(share) for share in SHARES]
+        self._show()
+        prices = ", ".join(f"{run.name}: {round_up(run.plan.epsilon())}" for run in self.runs)
+        self.said.show(
+            f"Before anything runs, the price is known: **ε** for {prices} (δ = "
+            f"{abadi.DELTA:g}, {self.runs[0].plan.neighbours.value}). Press Train."
+            + "".join(f" {caution[0].upper()}{caution[1:]}" for caution in self.cautions)
+        )
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What must be said of the run with the least noise."""
+        return self.runs[-1].plan.cautions(self.size)
+
+    def close(self) -> None:
+        """Stop the runs and remove the panel."""
+        self._stop.set()
+        self.join(10)
+        super().close()
+
+    def join(self, timeout: float = 60.0) -> bool:
+        """Wait until the runs have ended and all is drawn; False if the time ran out."""
+        trainer = self._trainer
+        if trainer is not None and trainer is not threading.current_thread():
+            trainer.join(timeout)
+            if trainer.is_alive():
+                return False
+        return super().join(timeout)
+
+    def _planned(self, share: float) -> Trained:
+        experiment = self.experiment(share)
+        rate = experiment.rate(self.size)
+        plan = experiment.plan(self.size, experiment.steps(self.size, self.value("epochs")))
+        return Trained(experiment, plan, plan.curve(30), rate)
+
+    def _other_data(self, change: Any) -> None:
+        """Bring lot and length into the range of the data."""
+        (lot, epochs), slider = DEFAULTS[change["new"]], self.controls["lot"]
+        self.before = []
+        slider.low, slider.high = 10.0, 6000.0
+        self.turn(lot=lot, epochs=epochs)
+        slider.high = float(min(6000, self.size))
+
+    def _clicked(self, name: str) -> None:
+        if name == "stop":
+            self._stop.set()
+        elif self.join(10):
+            with self._drawing:
+                self.before = [run for run in self.runs if run.epochs] or self.before
+                self.runs = [self._planned(share) for share in SHARES]
+                self._show()
+                runs = list(self.runs)
+            self._stop.clear()
+            self.buttons.disable("train")
+            work = guarded(self.trouble)(self._train)
+            self._trainer = threading.Thread(target=work, args=(runs,), daemon=True)
+            self._trainer.start()
+
+    def _train(self, runs: list[Trained]) -> None:
+        """All three a stretch at a time, so that their lines grow together."""
+        self.progress.show(0.0, "projecting the records")
+        try:
+            data = projected(self.value("data"), self.seed)
+            going = [Going.of(run, data, self.seed) for run in runs]
+            ends = np.unique(np.linspace(0, runs[0].plan.steps, LOOKS + 1).round())[1:]
+            for end in ends.astype(int):
+                if not all(one.until(end, self._stop) for one in going):
+                    break
+                self._tell(runs, end / runs[0].plan.steps)
+            self._end(runs)
+        except Exception:
+            self.progress.show(0.0, "failed")
+            raise
+        finally:
+            self.buttons.disable("stop")
+
+    def _tell(self, runs: list[Trained], share: float) -> None:
+        with self._drawing:
+            if self._stop.is_set():
+                return
+            self._show()
+            best = "; ".join(
+                f"{run.name}: **{100 * run.test[-1]:.1f}%** at ε = {round_up(run.paid[-1])}"
+                for run in runs
+            )
+            self.said.show(f"After {runs[0].epochs[-1]:.2g} epochs: {best}.")
+            self.progress.show(share, f"{runs[0].epochs[-1]:.2g} epochs")
+
+    def _end(self, runs: list[Trained]) -> None:
+        if not self._stop.is_set():
+            self.progress.show(1.0, "done")
+            return
+        self.progress.show(self.progress.value, "stopped")
+        if runs[0] is self.runs[0] and runs[0].epochs:
+            self.said.show(
+                f"Stopped after {runs[0].epochs[-1]:.2g} epochs. The claim stays at the planned "
+                f"price, since when to stop may have depended on the records: "
+                + ", ".join(f"{run.name}: ε = {round_up(run.plan.epsilon())}" for run in runs)
+                + "."
+            )
+
+    def _show(self) -> None:
+        levels, reach = [run.level for run in self.runs], float(self.value("epochs"))
+        before = [run.level for run in self.before]
+        seen = [run for run in self.runs if run.epochs]
+        said = ", ".join(f"{run.name} {100 * run.test[-1]:.1f}%" for run in seen)
+        shown = [run.level for run in seen]
+        figure = pictures.accuracies(shown, reach, before=before, bottom=0.5)
+        self.plots["accuracy"].show(figure, said or "nothing trained yet")
+        ends = ", ".join(f"{run.name} {round_up(run.plan.epsilon())}" for run in self.runs)
+        self.plots["epsilon"].show(pictures.spent(levels, reach), f"planned: {ends}")
+        self.numbers.rows = [_numbers(run, self.size) for run in self.runs]
+
+
+_COLUMNS = ("noise σ on a layer", "ε of the whole run", "the moments accountant, as in 2016",
+            "ε spent", "test", "training", "stored run, same epoch")  # fmt: skip
+SIZES = {"mnist": 60_000, "digits": 1_437}
+"""Training records of the two data sets, which are public."""
+
+
+def _numbers(run: Trained, size: int) -> list[str]:
+    price = abadi.prices(run.experiment, size, run.plan.steps)
+    seen = [f"{100 * run.test[-1]:.1f}%", f"{100 * run.train[-1]:.1f}%"] if run.test else ["–"] * 2
+    return [
+        run.name, round_up(run.plan.epsilon()), round_up(price.moments),
+        round_up(run.paid[-1]) if run.paid else "–", *seen, _beside(run, size),
+    ]  # fmt: skip
+
+
+def _beside(run: Trained, size: int) -> str:
+    """What the stored run of the same noise had at the same epoch; its rate falls from 0.1."""
+    noise, variant = run.experiment.noise_multiplier, "layers"
+    row = next((row for row in abadi.ROWS if row.noise_multiplier == noise), None)
+    if row is None or size != SIZES["mnist"] or run.experiment.together or not run.epochs:
+        return "–"
+    epochs, test, _ = stored().curve(row.epsilon, variant)
+    return f"{100 * np.interp(run.epochs[-1], epochs, test):.1f}%" if len(epochs) else "–"
+
+
+@cache
+def projected(name: str, seed: int) -> Dataset:
+    """The data on 60 private components; every plan pays for them."""
+    return abadi.Experiment(pca_noise=PCA_NOISE).projected(datasets.load(name), seed)
+
+
+@dataclass
+class Going:
+    """A run under way."""
+
+    run: Trained
+    model: nn.Module
+    data: Dataset
+    steps: Iterator[Step]
+    done: int = 0
+
+    @classmethod
+    def of(cls, run: Trained, data: Dataset, seed: int) -> Going:
+        """Begin a run; nothing is drawn before its first step."""
+        model = run.experiment.model(data, seed)
+        with warnings.catch_warnings(action="ignore"):  # the panel shows the cautions itself
+            steps = run.experiment.run(model, data, run.plan.steps, seed)
+        return cls(run, model, data, steps)
+
+    def until(self, end: int, stop: threading.Event) -> bool:
+        """Train up to a step and look; False if it was stopped."""
+        last = None
+        while self.done < end and not stop.is_set():
+            last = next(self.steps)
+            self.done += 1
+        if last is None or stop.is_set():
+            return False
+        self.run.epochs.append(self.done * self.run.rate)
+        self.run.paid.append(last.epsilon)
+        self.run.test.append(abadi.hits(self.model, self.data.test_inputs, self.data.test_targets))
+        eyed = self.data.inputs[:EYED], self.data.targets[:EYED]
+        self.run.train.append(abadi.hits(self.model, *eyed))
+        return True
