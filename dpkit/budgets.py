@@ -14,12 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass
 from fractions import Fraction
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from dpkit.accountants import RDP, ZCDP, Accountant
-from dpkit.accountants.base import checked_delta
+from dpkit.accountants.base import checked_delta, checked_epsilon
 from dpkit.accountants.rdp import ORDERS, to_epsilon
 from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Ledger, Mechanism, Refused
@@ -47,18 +47,18 @@ class Budget(ABC):
     def describe(self) -> str:
         """A few words for the guarantee."""
 
-    @property
-    @abstractmethod
-    def accountant(self) -> Accountant:
-        """How the part that is used is told as an epsilon while a run goes on."""
-
     @abstractmethod
     def cost(self, mechanism: Mechanism) -> float:
         """What one charge costs, or Refused where it has no cost in this measure."""
 
     @abstractmethod
-    def epsilon(self, delta: float) -> float:
-        """The epsilon that the whole budget stands for."""
+    def epsilon(self, delta: float, spent: float | None = None) -> float:
+        """The epsilon that the whole budget stands for, or a part of it."""
+
+    @property
+    def used(self) -> Used:
+        """How the part that is used is told while a run goes on."""
+        return Used(self)
 
     def meter(self) -> Meter:
         """A meter of this budget that nothing has been paid to."""
@@ -85,7 +85,7 @@ class RhoBudget(Budget):
     @classmethod
     def of(cls, epsilon: float, delta: float) -> Self:
         """The largest budget that stands for at most `epsilon`."""
-        low, high = 1e-12, 1e6
+        epsilon, low, high = checked_epsilon(epsilon), 1e-12, 1e6
         if not (epsilon > 0 and cls(low).epsilon(delta) <= epsilon < math.inf):
             raise ValueError(_too_little(epsilon, cls(low).epsilon(delta)))
         for _ in range(200):
@@ -103,11 +103,6 @@ class RhoBudget(Budget):
         """The budget in a few words."""
         return f"a zCDP budget of ρ = {self.rho:.6g}"
 
-    @property
-    def accountant(self) -> Accountant:
-        """zCDP."""
-        return ZCDP()
-
     def cost(self, mechanism: Mechanism) -> float:
         """The charge's rho."""
         try:
@@ -118,9 +113,9 @@ class RhoBudget(Budget):
                 f"cannot count it; give an RDPBudget, or draw batches by Shuffle."
             ) from None
 
-    def epsilon(self, delta: float) -> float:
+    def epsilon(self, delta: float, spent: float | None = None) -> float:
         """The best conversion over all orders."""
-        rho = self.rho * _SLACK
+        rho = (self.rho if spent is None else spent) * _SLACK
         moments = rho * ORDERS * (ORDERS - 1)
         return float(to_epsilon(moments[None, :], checked_delta(delta))[0])
 
@@ -148,7 +143,7 @@ class RDPBudget(Budget):
     @classmethod
     def of(cls, epsilon: float, delta: float, *, order: float) -> Self:
         """The budget at an order that stands for at most `epsilon`."""
-        least = cls(1e-9, order)._beside(delta)
+        epsilon, least = checked_epsilon(epsilon), cls(1e-9, order)._beside(delta)
         if not least < epsilon < math.inf:
             raise ValueError(_too_little(epsilon, least, f" at order {order:g}"))
         return cls((epsilon - least) / _SLACK**2, order)
@@ -170,11 +165,6 @@ class RDPBudget(Budget):
         """The budget in a few words."""
         return f"a Renyi budget of {self.rdp:.6g} at order {self.order:g}"
 
-    @property
-    def accountant(self) -> Accountant:
-        """RDP."""
-        return RDP()
-
     def cost(self, mechanism: Mechanism) -> float:
         """The larger divergence of the two directions."""
         sides = [mechanism] if mechanism.leads else [mechanism, mechanism.reverse]
@@ -182,14 +172,38 @@ class RDPBudget(Budget):
             costs = [float(side.rdp(self.order)) for side in sides]
         return math.inf if any(math.isnan(cost) for cost in costs) else max(costs)
 
-    def epsilon(self, delta: float) -> float:
+    def epsilon(self, delta: float, spent: float | None = None) -> float:
         """The conversion at the budget's own order (Canonne, Kamath, Steinke 2020)."""
-        return max(self.rdp * _SLACK + self._beside(delta), 0.0)
+        rdp = self.rdp if spent is None else spent
+        return max(rdp * _SLACK + self._beside(delta), 0.0)
 
     def _beside(self, delta: float) -> float:
         """What the conversion adds to the divergence."""
         a = self.order
         return math.log1p(-1 / a) - (math.log(checked_delta(delta)) + math.log(a)) / (a - 1)
+
+
+@dataclass(frozen=True)
+class Used(Accountant):
+    """The part of a budget that is used, as an epsilon in the budget's own measure.
+
+    A run whose noise reacts is promised the whole budget and nothing less; this grows towards it.
+    """
+
+    budget: Budget
+    name: ClassVar[str] = "budget used"
+
+    def epsilon(self, ledger: Ledger, delta: float) -> float:
+        """What a budget as large as the ledger's cost would stand for."""
+        if not ledger.entries:
+            return 0.0
+        meter = self.budget.meter()
+        costs = [n * meter.cost(mechanism) for mechanism, n in ledger.entries]
+        return self.budget.epsilon(delta, math.fsum(costs))
+
+    def delta(self, ledger: Ledger, epsilon: float) -> float:
+        """Not offered: a budget is fixed for one delta."""
+        raise Refused("The delta of a budget that is partly used is not offered; ask the plan.")
 
 
 class Meter:
@@ -216,9 +230,9 @@ class Meter:
         """Pay all these charges if they fit, or none of them."""
         added: dict[float, int] = {}
         for mechanism, count in entries:
-            if mechanism not in self._costs:
-                self._costs[mechanism] = self.budget.cost(mechanism)
-            cost = self._costs[mechanism]
+            if not count:
+                continue
+            cost = self.cost(mechanism)
             added[cost] = added.get(cost, 0) + count
         after = self._after(added)
         if not after <= self.budget.total:
@@ -227,6 +241,12 @@ class Meter:
             self._counts[cost] = self._counts.get(cost, 0) + count
         self._spent = after
         return True
+
+    def cost(self, mechanism: Mechanism) -> float:
+        """What one charge costs; found once."""
+        if mechanism not in self._costs:
+            self._costs[mechanism] = self.budget.cost(mechanism)
+        return self._costs[mechanism]
 
     def _after(self, added: dict[float, int]) -> Fraction | float:
         after = self._spent

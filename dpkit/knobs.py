@@ -43,7 +43,8 @@ class Knob:
 
     def check(self, name: str, value: Any) -> None:
         """Raise one clear sentence if `value` may not stand for the parameter `name`."""
-        if type(value) in (float, int) and self.admits(value):  # nearly always
+        plain = type(value) is float or (type(value) is int and abs(value) < 2**53)
+        if plain and self.admits(value):  # nearly always
             return
         if (self.optional and value is None) or (self.schedule and callable(value)):
             return
@@ -58,6 +59,14 @@ class Knob:
             raise ValueError(
                 f"{self.describe(name)} must {verb} {kind} {self.interval}, got {_text(value)}."
             )
+
+    def plain(self, value: Any) -> Any:
+        """A number as Python's own int or float, which cannot change as an array can."""
+        if value is None or callable(value):
+            return value
+        if self.integer:
+            return value if type(value) is int else int(value)
+        return value if type(value) in (int, float) else float(value)
 
     def describe(self, name: str) -> str:
         """Name, symbol and meaning, for messages: `sample_rate (q, chance that ...)`."""
@@ -88,9 +97,12 @@ def _declared(kind: Any) -> dict[str, Knob]:
 
 
 def check_knobs(instance: Any) -> None:
-    """Check every knob of a dataclass instance; call it in `__post_init__`."""
+    """Check every knob of a dataclass instance, and hold plain numbers; for `__post_init__`."""
     for name, declared in _declared(_kind(instance)).items():
-        declared.check(name, getattr(instance, name))
+        value = getattr(instance, name)
+        declared.check(name, value)
+        if (plain := declared.plain(value)) is not value:
+            object.__setattr__(instance, name, plain)
 
 
 def every_knob(value: Any, prefix: str = "") -> Iterator[tuple[str, Knob, Any]]:

@@ -227,7 +227,7 @@ class Plan:
     def measure(self) -> Accountant:
         """How what is spent is told while a run goes on: in its budget's measure if it reacts."""
         reacting = self.budget if self.method.reacting else None
-        return reacting.accountant if reacting else self.accountant
+        return reacting.used if reacting else self.accountant
 
     def _check_budget(self) -> None:
         """Refuse what is no filter, and a run that it could not price or that it never lets go."""

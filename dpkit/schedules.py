@@ -101,6 +101,14 @@ class Tabulated:
 
     values: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        """Hold plain numbers."""
+        wrong = [v for v in self.values if isinstance(v, str) or not hasattr(v, "__float__")]
+        if isinstance(self.values, str) or wrong:
+            told = repr(self.values if isinstance(self.values, str) else wrong[0])
+            raise TypeError(f"values must hold one number for each step, got {told}.")
+        object.__setattr__(self, "values", tuple(float(value) for value in self.values))
+
     def __call__(self, step: int) -> float:
         """The value at a step; IndexError beyond the table, since a schedule has no default."""
         if not 0 <= step < len(self.values):
@@ -124,8 +132,10 @@ class Scaled:
                          open_high=True, log=True, slider=(0.1, 10.0))  # fmt: skip
 
     def __post_init__(self) -> None:
-        """Check the factor."""
+        """Check both."""
         check_knobs(self)
+        if not callable(self.schedule):
+            raise TypeError(f"schedule must be a function of the step, got {self.schedule!r}.")
 
     def __call__(self, step: int) -> float:
         """The scaled value at a step."""
@@ -166,16 +176,29 @@ def scaled(schedule: Schedule, factor: float) -> Schedule:
 
 
 def fixed(schedule: Any) -> bool:
-    """Whether a schedule is a value that cannot change: a number, a shape, a table."""
-    inner = schedule.schedule if isinstance(schedule, Scaled) else schedule
-    return not callable(inner) or isinstance(inner, Shape | Tabulated)
+    """Whether a schedule is a value that cannot change: a number, or one of dpkit's own.
+
+    A subclass may say anything, and something else later: it is a function like any other.
+    """
+    inner = schedule.schedule if type(schedule) is Scaled else schedule
+    return not callable(inner) or type(inner) in STORED
 
 
 def tabulated(schedule: Schedule, steps: int) -> Schedule:
     """What is fixed as it is, another function as one value for each of `steps` steps."""
     if fixed(schedule):
         return schedule
-    return Tabulated(tuple(at(schedule, step) for step in range(steps)))
+    return Tabulated(tuple(_number(schedule, step) for step in range(steps)))
+
+
+def _number(schedule: Schedule, step: int) -> float:
+    try:
+        return at(schedule, step)
+    except TypeError as error:
+        raise TypeError(
+            f"a schedule must give one number for each step, but gives none for step {step}: "
+            f"{error}"
+        ) from None
 
 
 @lru_cache(maxsize=256)
@@ -201,6 +224,7 @@ def read_once(owner: Any, steps: int) -> Any:
         schedule: Any = getattr(owner, name)
         if not (declared.schedule and callable(schedule)):
             continue
+        _check_reaction(schedule)
         try:
             held = tabulated(schedule, steps)
             ends = extremes(held, steps)
@@ -214,3 +238,13 @@ def read_once(owner: Any, steps: int) -> Any:
         if held is not schedule:
             owner = replace(owner, **{name: held})
     return owner
+
+
+def _check_reaction(schedule: Any) -> None:
+    """Noise that reacts must be ValidationDecay as it is, whose looks are public or paid for."""
+    inner = schedule.schedule if isinstance(schedule, Scaled) else schedule
+    if isinstance(inner, ValidationDecay) and type(schedule) is not ValidationDecay:
+        raise TypeError(
+            f"Noise that reacts to validation is offered as ValidationDecay alone, got "
+            f"{type(schedule).__name__}: set its own parameters; `scaled` multiplies its start."
+        )

@@ -68,7 +68,11 @@ class Step:
 
     @cached_property
     def epsilon(self) -> float:
-        """Budget spent up to this step: its price had this length been fixed beforehand."""
+        """Budget spent up to this step: its price had this length been fixed beforehand.
+
+        Where the noise reacts to what was seen, it is the part of the plan's budget that is used,
+        told in the budget's own measure: the promise is the whole.
+        """
         return self.accountant.epsilon(self.ledger, self.delta)
 
 

@@ -284,3 +284,30 @@ def test_a_reacting_schedule_needs_classes():
 
     with pytest.raises(dp.Refused, match="needs classes"):
         next(dp.train(torch.nn.Linear(2, 1), smuggled(inputs, targets), reacting(look_noise=4.0)))
+
+
+@pytest.mark.parametrize("budget", [dp.RhoBudget(0.02), dp.RDPBudget(0.3, 12.0)])
+def test_while_noise_reacts_the_used_part_is_told_in_the_budgets_own_measure(budget):
+    """The conversion at other orders was never promised, and once showed half of the claim."""
+    noise = schedules.ValidationDecay(20.0, 0.5, 2, 1, 1.0, steps_per_epoch=2)
+    sampler = dp.Poisson(0.2, 400) if isinstance(budget, dp.RDPBudget) else dp.Shuffle(2, 200)
+    plan = dp.Plan(dp.DPSGD(noise), sampler, 1e-3, budget=budget)
+    run = trained(plan)
+    told = [step.epsilon for step in run]
+    assert told == sorted(told) and told[-1] <= plan.epsilon() == budget.epsilon(1e-3)
+    entries = run[-1].ledger.entries
+    cost = math.fsum(n * budget.cost(m) for m, n in entries)
+    assert told[-1] == budget.epsilon(1e-3, cost) and cost <= budget.total
+    assert run[-1].step < 400, "the budget ends it"
+
+
+def test_a_charge_of_count_nothing_costs_nothing():
+    """Infinity times nothing is nothing here."""
+    nothing = dp.Release(dp.Gaussian(0.0), count=0)
+    plan = dp.Plan(dp.DPSGD(8.0), dp.Shuffle(2, 150), 1e-5, budget=RHO, before=(nothing,))
+    assert plan.steps == 200
+
+
+def test_a_whole_number_may_come_as_a_float():
+    noise = schedules.ValidationDecay(10.0, 0.7, 10.0, 5.0, steps_per_epoch=2.0)
+    assert noise == replace(REACTING, steps_per_epoch=2) and type(noise.period) is int

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import dpkit as dp
 from dpkit import schedules
@@ -202,3 +203,79 @@ def test_ten_thousand_noises_are_charged_once():
     plan = dp.Plan(dp.DPSGD(lambda t: 2 - t / 1e3), Counting(0.01, 300), accountant=dp.RDP())
     assert plan.curve(20).epsilon[-1] == pytest.approx(plan.epsilon()) and plan.ledger()
     assert len(calls) <= 301
+
+
+def spent(plan, change=lambda: None):
+    """Train a little by a plan, changing something after the first step; the last step."""
+    inputs, targets = np.random.default_rng(0).standard_normal((30, 4)), np.arange(30) % 3
+    held = dp.datasets.Dataset.of(inputs, targets)
+    steps = []
+    for step in dp.train(dp.zoo.logistic(held), held, plan, seed=0):
+        steps.append(step)
+        change()
+    return steps[-1]
+
+
+@pytest.mark.parametrize("make", [torch.tensor, np.array])
+def test_a_number_that_is_changed_later_changes_nothing(make):
+    """A tensor that was filled anew once let a run spend 31.8 under a price of .6."""
+    sigma = make(2.0)
+    plan = dp.Plan(dp.DPSGD(sigma), dp.Poisson(0.1, 12), 1e-3)
+    price = plan.epsilon()
+    last = spent(plan, lambda: sigma.__setitem__((), 0.3))
+    assert type(plan.method.noise_multiplier) is float and float(sigma) < 1
+    assert last.epsilon == price == plan.epsilon()
+
+
+class Fickle(schedules.Shape):
+    """A shape of a user's own that says something else once it has seen something."""
+
+    now = 2.0
+
+    def at_epoch(self, epoch):
+        return self.now
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: schedules.Scaled(s, 1.0)])
+def test_a_shape_of_ones_own_is_read_once(wrap, monkeypatch):
+    plan = dp.Plan(dp.DPSGD(wrap(Fickle())), dp.Poisson(0.1, 12), 1e-3)
+    price = plan.epsilon()
+    last = spent(plan, lambda: monkeypatch.setattr(Fickle, "now", 0.3))
+    assert last.epsilon == price == plan.epsilon()
+    assert type(plan.method.noise_multiplier) is schedules.Tabulated
+    assert plan_from_json(plan_to_json(plan)) == plan
+
+
+class Peeking(schedules.ValidationDecay):
+    """It could look at anything."""
+
+
+@pytest.mark.parametrize(
+    "wrong", [Peeking(10.0, 0.7, 10, 5), schedules.Scaled(REACTING, 0.5)], ids=["peeks", "scaled"]
+)
+def test_nothing_else_reacts(wrong):
+    with pytest.raises(TypeError, match="as ValidationDecay alone"):
+        dp.Plan(dp.DPSGD(wrong), dp.Poisson(0.1, 12), 1e-3, budget=dp.RDPBudget(1.0, 8.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: schedules.Tabulated("222222"), "one number for each step"),
+        (lambda: schedules.Tabulated((2.0, None)), "one number for each step"),
+        (lambda: schedules.Scaled(2.0, 1.0), "a function of the step"),
+        (lambda: plan_of(lambda step: None), "gives none for step 0"),
+    ],
+)
+def test_what_is_no_schedule_is_told(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def plan_of(noise):
+    return dp.Plan(dp.DPSGD(noise), dp.Poisson(0.1, 6), 1e-3)
+
+
+def test_a_table_may_be_a_list_or_an_array():
+    for values in ([2.0] * 6, np.full(6, 2)):
+        assert plan_of(schedules.Tabulated(values)) == plan_of(schedules.Tabulated((2.0,) * 6))
