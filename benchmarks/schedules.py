@@ -47,12 +47,14 @@ def network(seed: int) -> nn.Module:
     return nn.Sequential(nn.Linear(COMPONENTS, 1000), nn.ReLU(), nn.Linear(1000, 10))
 
 
-def run(noise: str, seed: int, data: dp.datasets.Dataset) -> dict[str, float | str]:
-    """One run to the end of its budget."""
+def run(
+    noise: str, seed: int, data: dp.datasets.Dataset, first: float = 0.1
+) -> dict[str, float | str]:
+    """One run to the end of its budget; the learning rate falls from `first` over ten epochs."""
     lots = round(data.num_examples / LOT)
     pca = dp.datasets.PrivatePCA(COMPONENTS, SIGMA_P)
     projected = pca.of(data, seed=seed)
-    rate = schedules.PolynomialDecay(0.1, 0.052, 1.0, 10, steps_per_epoch=lots)
+    rate = schedules.PolynomialDecay(first, 0.52 * first, 1.0, 10, steps_per_epoch=lots)
     method = dp.DPSGD(noises(lots)[noise], CLIP, rate)
     budget = dp.RhoBudget(RHO + 0.5 / SIGMA_P**2)
     plan = dp.Plan(
@@ -67,8 +69,9 @@ def run(noise: str, seed: int, data: dp.datasets.Dataset) -> dict[str, float | s
             best = max(best, last)
     spent = dp.ZCDP().rho(step.ledger) - 0.5 / SIGMA_P**2
     return {
-        "noise": noise, "seed": seed, "epochs": step.step // lots, "accuracy": last, "best": best,
-        "rho spent": spent, "epsilon": plan.epsilon(), "seconds": time.process_time() - start,
+        "noise": noise, "seed": seed, "rate": first, "epochs": step.step // lots,
+        "accuracy": last, "best": best, "rho spent": spent, "epsilon": plan.epsilon(),
+        "seconds": time.process_time() - start,
     }  # fmt: skip
 
 
@@ -80,7 +83,7 @@ def mnist(options: argparse.Namespace, found: dict[str, object]) -> None:
     found |= {"data": repr(data), "rho": RHO, "sigma_p": SIGMA_P, "runs": runs, "summary": {}}
     for seed in range(options.seeds):
         for noise in options.noises:
-            runs.append(run(noise, seed, data))
+            runs.append(run(noise, seed, data, options.rate))
             print(json.dumps(runs[-1]), flush=True)
             found["summary"] = _summary(runs)
             _write(options.json, found)
@@ -137,6 +140,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=list(parts))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--noises", nargs="*", default=list(KEPT), choices=KEPT)
+    parser.add_argument("--rate", type=float, default=0.1, help="learning rate at first")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found: dict[str, object] = {
