@@ -7,6 +7,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 
+import dpkit as dp
 from dpkit.accountants import GDP, PLD, RDP, ZCDP, Advanced, Basic, Moments, sandwich
 from dpkit.mechanisms import (
     EpsilonDelta,
@@ -200,3 +201,16 @@ def test_both_sides_of_the_sandwich_allow_for_rounding(loss, steps, delta):
             assert Decimal(float(below.deltas(np.array([epsilon]))[0])) <= exact
         near = float(above.deltas(np.array([middle]))[0])
         assert near <= float(pure_delta(loss, steps, middle)) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 1e-20])
+@pytest.mark.parametrize(
+    "sampler",
+    [dp.Poisson(0.1, 20), dp.FixedSize(5, 100, 4), dp.BallsInBins(5, 4), dp.Shuffle(5, 4)],
+    ids=lambda s: type(s).__name__,
+)
+def test_next_to_no_noise_has_a_bound_or_none_but_no_crash(sampler, sigma):
+    """Below the domain that is promised, and easily met: e^(-k t) falls fast."""
+    bounds = dp.Plan(dp.DPSGD(sigma), sampler, 1e-5).bounds()
+    assert 0 <= bounds.lower <= bounds.estimate <= bounds.upper
+    assert bounds.estimate > 1e5

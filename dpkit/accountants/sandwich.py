@@ -19,6 +19,7 @@ from dpkit.mechanisms import tangents
 
 _OUTSIDE = 32.0  # each side of the window holds less than e^-32 of the tilted mass
 _THIN, _REACH = -80.0, 10.0  # log deltas: too thin to care for, and what one tilt serves
+_OVERFLOWS = 700.0  # a cell so wide that e to it is no number
 _NOISE = 1e-10  # what rounding in the transform may add to a tail, as a share
 _EACH = 2.0**-50  # ... and for each release, as a share of the tail and of all tilted mass
 
@@ -91,6 +92,8 @@ class Composed:
         above, below = float(values[index - 1]), float(values[index])
         # Between two points delta is a line in e^eps.
         share = (above - delta) / (above - below) if above > below else 1.0
+        if high - low > _OVERFLOWS:
+            return high if self.upper else low
         return low + math.log1p(share * math.expm1(high - low))
 
 
@@ -150,8 +153,10 @@ def composed(mechanisms: Pairs, counts: Counts, layout: Layout, upper: bool) -> 
     )
     tilted, log_scale = [], 0.0
     for part, count in zip(parts, counts, strict=True):
-        exponent = layout.tilt * part.losses
-        top = float(exponent[part.mass > 0].max())
+        exponent, there = layout.tilt * part.losses, part.mass > 0
+        if not there.any():  # all of it is infinite
+            return None
+        top = float(exponent[there].max())
         mass = part.mass * np.exp(np.minimum(exponent - top, 0.0))
         size = float(mass.sum())
         if not size > 0.0:  # nothing but rounding is left under this tilt

@@ -204,7 +204,10 @@ def _reach(rate: float, sigma: float, powers: tuple[float, float], reach: float)
                 ratio = _log_ratio(rate, side * u / sigma - 0.5 / sigma**2)
                 size += side * power * ratio
         best = float(size.max()) if low == 0.0 else best
-        last = int(np.flatnonzero(size > best - 45.0)[-1])
+        near = np.flatnonzero(size > best - 45.0)
+        if not len(near):  # losses that are no numbers any more
+            break
+        last = int(near[-1])
         low, reach = float(u[last]), float(u[min(last + 1, 256)])
     return max(reach, _EDGE)
 
