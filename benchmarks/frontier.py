@@ -71,6 +71,9 @@ FEATURES = (
     "batch 4096, C .1, momentum .9 and 40 epochs: Tramèr and Boneh 2021, linear ScatterNet on "
     "MNIST; averaging: De et al. 2022; the rest is tuned"
 )
+SMALL = (
+    "C, momentum and averaging as on MNIST; a batch of a tenth of the records; the rest is tuned"
+)
 PAPERNOT = (
     "Papernot et al. 2021, tanh CNN on MNIST: batch 512, learning rate .5, C .1, momentum .9, "
     "40 epochs; averaging as in De et al. 2022"
@@ -81,7 +84,7 @@ ROWS = {
     "mnist-3": Recipe("mnist", 3, 4096, 40, 2.5, 0.1, 0.9, FEATURES, TUNED),
     "mnist-8": Recipe("mnist", 8, 4096, 40, 6.0, 0.1, 0.9, FEATURES, TUNED),
     "mnist-cnn-3": Recipe("mnist", 3, 512, 40, 0.5, 0.1, 0.99, PAPERNOT, "none", components=0),
-    "pneumonia-3": Recipe("pneumonia", 3, 256, 20, 0.1, 0.1, 0.9, FEATURES, PNEUMONIA),
+    "pneumonia-3": Recipe("pneumonia", 3, 256, 20, 0.1, 0.1, 0.9, SMALL, PNEUMONIA),
     "fashion-3": Recipe("fashion-mnist", 3, 4096, 40, 2.5, 0.1, 0.9, FEATURES, AS_TUNED),
     "cifar10-cnn-3": Recipe("cifar10", 3, 512, 40, 0.5, 0.1, 0.99, PAPERNOT, "none", components=0),
 }
