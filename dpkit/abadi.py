@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dpkit.accountants import PLD, Accountant, Advanced, Moments
 from dpkit.gradients.clipping import Flat, PerLayer
 from dpkit.knobs import Knob, check_knobs, knob
@@ -142,6 +145,14 @@ class Experiment:
     def length(self, epsilon: float, num_examples: int) -> int:
         """The most steps that this epsilon pays for."""
         return longest(epsilon, lambda steps: self.plan(num_examples, steps).epsilon())
+
+    def spending(self, num_examples: int, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The exact price after each of so many steps, in rising order: `(points,)` both."""
+        ledger = self.plan(num_examples, int(steps[-1])).ledger()
+        paid = {release.mechanism.pair(ledger.relation) for release in self.before}
+        once = [mechanism in paid for mechanism in ledger.mechanisms]
+        counts = np.where(once, 1, np.asarray(steps)[:, None])
+        return PLD().curve(ledger.mechanisms, counts, DELTA)
 
     def reading(self, num_examples: int, steps: int) -> Ledger:
         """What the paper writes down for a step: one Gaussian of its noise, not one a layer."""

@@ -89,12 +89,14 @@ def test_the_table_shows_what_is_stored_and_computes_every_price(panel):
     shown = panel.plots["accuracy"].figure["data"][1]
     assert np.allclose(shown["y"], 100 * curve[1], atol=1e-3)
     read = float(np.interp(30, curve[0], curve[1]))
-    assert f"σ = 8: **{100 * read:.1f}%** on test records" in panel.said.text
-    at = float(re.search(r"σ = 8: .*? at ε = ([\d.]+)", panel.said.text)[1])
     exact = abadi.Experiment.of(first).plan(MNIST, 3000).epsilon()
-    assert at == pytest.approx(exact, rel=0.01)
+    said = f"σ = 8: **{100 * read:.1f}%** (ε = {dp.plan.round_up(exact)})"
+    assert said in panel.said.text, "the price of that very length, rounded up"
+    line = panel.plots["epsilon"].figure["data"][0]
+    drawn = float(np.interp(np.log(30), np.log(line["x"]), line["y"]))
+    assert drawn == pytest.approx(exact, rel=0.01)
     panel.turn(epochs=400)
-    assert "σ = 8 has ended, at ε = 0.5" in panel.said.text
+    assert "σ = 8 has ended at ε = 0.5" in panel.said.text
     before = panel.plots["accuracy"].figure["data"][1]["y"]
     panel.turn(variant="together")
     assert panel.plots["accuracy"].figure["data"][1]["y"] != before
@@ -151,7 +153,7 @@ def live():
 
 
 def test_three_levels_train_for_real_and_spend_what_was_planned(live):
-    assert [run.experiment.noise_multiplier for run in live.runs] == [8.0, 4.0, 2.0]
+    assert [run.experiment.noise_multiplier for run in live.runs] == [4.0, 2.0, 1.0]
     assert "Press Train" in live.said.text and not live.runs[0].epochs
     planned = [run.plan.epsilon() for run in live.runs]
     live.buttons.click("train")

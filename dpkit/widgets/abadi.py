@@ -55,13 +55,13 @@ class TablePanel(Lesson):
         """Both curves, and what is read off them."""
         levels, at = [self._level(row) for row in abadi.ROWS], float(self.value("epochs"))
         reach = max(float(np.asarray(level.epochs).max(initial=1.0)) for level in levels)
-        said = [self._read(level, at) for level in levels]
+        said = [self._read(*pair, at) for pair in zip(abadi.ROWS, levels, strict=True)]
         words = "; ".join(said)
         figure = pictures.accuracies(levels, reach, log=True, at=at, bottom=0.8)
         self.plots["accuracy"].show(figure, words)
         figure = pictures.spent(levels, reach, log=True, at=at, limits=(0.2, 10.0))
         self.plots["epsilon"].show(figure, words)
-        self.said.show(f"After **{at:g} epochs**: {words}.")
+        self.said.show(f"Test accuracy after **{at:g} epochs**: {words}.")
 
     def afterwards(self) -> Iterator[Callable[[], None]]:
         """The table, with prices of the whole runs."""
@@ -77,27 +77,26 @@ class TablePanel(Lesson):
     def _level(self, row: abadi.Row) -> pictures.Level:
         epochs, test, train = self.stored.curve(row.epsilon, self.value("variant"))
         experiment = self.experiment(row)
-        steps = self._steps(row)
-        curve = experiment.plan(MNIST, steps).curve(_POINTS)
-        paid = curve.steps * experiment.rate(MNIST)
+        last = experiment.length(row.epsilon, MNIST)
+        steps = np.unique(np.geomspace(50, last, _POINTS).round().astype(int))
         name = f"σ = {row.noise_multiplier:g}"
         return pictures.Level(
-            name, epochs, test, train, paid, curve.epsilon, paper=row.accuracy
+            name, epochs, test, train, steps * experiment.rate(MNIST),
+            experiment.spending(MNIST, steps), paper=row.accuracy,
         )  # fmt: skip
 
-    def _steps(self, row: abadi.Row) -> int:
-        return self.experiment(row).length(row.epsilon, MNIST)
-
-    def _read(self, level: pictures.Level, at: float) -> str:
-        epochs = np.asarray(level.epochs, float)
-        paid, price = (np.asarray(v, float) for v in (level.paid, level.epsilon))
+    def _read(self, row: abadi.Row, level: pictures.Level, at: float) -> str:
+        """Accuracy on the line between two looks; the price of that very length."""
+        epochs, paid = (np.asarray(v, float) for v in (level.epochs, level.paid))
         if at > paid[-1]:
-            return f"{level.name} has ended, at ε = {round_up(price[-1])}"
-        epsilon = round_up(float(np.interp(at, paid, price)))
+            return f"{level.name} has ended at ε = {round_up(float(np.asarray(level.epsilon)[-1]))}"
+        experiment = self.experiment(row)
+        steps = np.array([experiment.steps(MNIST, at)])
+        epsilon = round_up(float(experiment.spending(MNIST, steps)[0]))
         if not len(epochs):
             return f"{level.name}: ε = {epsilon}"
         tested = float(np.interp(at, epochs, np.asarray(level.test, float)))
-        return f"{level.name}: **{100 * tested:.1f}%** on test records at ε = {epsilon}"
+        return f"{level.name}: **{100 * tested:.1f}%** (ε = {epsilon})"
 
     def _prices(self, row: abadi.Row) -> abadi.Prices:
         paper = abadi.Experiment.of(row)

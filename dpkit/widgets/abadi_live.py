@@ -14,6 +14,7 @@ import numpy as np
 from dpkit import abadi, datasets
 from dpkit.datasets import known
 from dpkit.figures import abadi as pictures
+from dpkit.figures.basics import short
 from dpkit.plan import Curve, Plan, round_up
 from dpkit.widgets.abadi_stored import stored
 from dpkit.widgets.controls import Buttons, Choice, Progress, Slider, Table, guarded
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 LOOKS, EYED, SHARES = 25, 5_000, (2.0, 1.0, 0.5)
 """Looks at the accuracy, training records that are looked at, and the three noises over yours."""
-DEFAULTS = {"mnist": (600, 5), "digits": (60, 20)}
-"""Lot and epochs by data set: well under a minute on one core."""
+DEFAULTS = {"mnist": (600, 5, 4.0), "digits": (60, 20, 2.0)}
+"""Lot, epochs and noise by data set: well under a minute on one core."""
 PCA_NOISE = 7.0
 
 
@@ -95,10 +96,11 @@ class LivePanel(Lesson):
         self.buttons.on_click(guarded(self.trouble)(self._clicked))
 
     def _sliders(self, name: str) -> dict[str, Any]:
-        lot, epochs = DEFAULTS[name]
+        lot, epochs, noise = DEFAULTS[name]
         return {
             "data": Choice(label="Data", options=["mnist", "digits"], value=name),
-            "noise": Slider(label="Noise σ in the middle", value=4.0, low=0.5, high=16.0, log=True,
+            "noise": Slider(label="Noise σ in the middle", value=noise, low=0.5, high=16.0,
+                            log=True,
                             ends=("accurate", "private"), help="the others have 2σ and σ/2"),
             "clip": Slider(label="Clip norm C", value=4.0, low=0.1, high=20.0, log=True,
                            ends=("bias", "noise")),
@@ -138,8 +140,8 @@ class LivePanel(Lesson):
         self._show()
         prices = ", ".join(f"{run.name}: {round_up(run.plan.epsilon())}" for run in self.runs)
         self.said.show(
-            f"Before anything runs, the price is known: **ε** for {prices} (δ = "
-            f"{abadi.DELTA:g}, {self.runs[0].plan.neighbours.value}). Press Train."
+            f"Planned **ε** for {prices} (δ = {short(abadi.DELTA)}, "
+            f"{self.runs[0].plan.neighbours.value}). Press Train."
             + "".join(f" {caution[0].upper()}{caution[1:]}" for caution in self.cautions)
         )
 
@@ -170,11 +172,11 @@ class LivePanel(Lesson):
         return Trained(experiment, plan, plan.curve(30), rate)
 
     def _other_data(self, change: Any) -> None:
-        """Bring lot and length into the range of the data."""
-        (lot, epochs), slider = DEFAULTS[change["new"]], self.controls["lot"]
+        """Bring lot, length and noise to what suits the data."""
+        (lot, epochs, noise), slider = DEFAULTS[change["new"]], self.controls["lot"]
         self.before = []
         slider.low, slider.high = 10.0, 6000.0
-        self.turn(lot=lot, epochs=epochs)
+        self.turn(lot=lot, epochs=epochs, noise=noise)
         slider.high = float(min(6000, self.size))
 
     def _clicked(self, name: str) -> None:
@@ -241,7 +243,7 @@ class LivePanel(Lesson):
         seen = [run for run in self.runs if run.epochs]
         said = ", ".join(f"{run.name} {100 * run.test[-1]:.1f}%" for run in seen)
         shown = [run.level for run in seen]
-        figure = pictures.accuracies(shown, reach, before=before, bottom=0.5)
+        figure = pictures.accuracies(shown, reach, before=before, bottom=0.4)
         self.plots["accuracy"].show(figure, said or "nothing trained yet")
         ends = ", ".join(f"{run.name} {round_up(run.plan.epsilon())}" for run in self.runs)
         self.plots["epsilon"].show(pictures.spent(levels, reach), f"planned: {ends}")
