@@ -227,7 +227,9 @@ def main() -> None:
         try:
             found[name] = row(_changed(ROWS[name], options.set), options)
         except (ConnectionError, ImportError) as reason:
-            found[name] = {"skipped": f"{ROWS[name].data} is not at hand: {reason}"}
+            print(reason)  # with folders, which are nobody else's business
+            told = "is not at hand: put its files in a folder and name that in DPKIT_DATA"
+            found[name] = {"skipped": f"{ROWS[name].data} {told}"}
         print(name, {k: v for k, v in found[name].items() if "accuracy" in k or k == "skipped"})
         if options.json:
             options.json.write_text(json.dumps(found, indent=1) + "\n")
