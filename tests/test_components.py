@@ -154,3 +154,28 @@ def test_strokes_are_ink_on_paper_and_the_same_for_everybody():
     assert (found.flatten(1).amax(1) > 0.9).all(), "no picture is empty"
     wide = Strokes(56).images(200)
     assert float(wide.mean()) == pytest.approx(float(found.mean()), abs=0.02)
+
+
+def test_a_public_projection_has_the_same_bits_in_any_company():
+    inputs = made()[0].inputs
+    found = PublicPCA(3).learnt(made(seed=5)[0].inputs).features
+    whole = found(inputs)
+    for count in (1, 2, 5, 17):
+        assert torch.equal(found(inputs[:count]), whole[:count])
+
+
+def test_private_records_are_no_public_ones():
+    data = made()[0]
+    with pytest.raises(dp.mechanisms.Refused, match="use PrivatePCA"):
+        PublicPCA(3).learnt(data.inputs).of(data)
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_public_records_without_components_are_refused(value):
+    with pytest.raises(ValueError, match="finite numbers and not all the same"):
+        PublicPCA(2).learnt(torch.full((10, 5), value))
+
+
+def test_records_of_another_width_are_refused():
+    with pytest.raises(ValueError, match="must have 5 numbers"):
+        PublicPCA(2).learnt(torch.rand(10, 5)).features(torch.rand(3, 4))

@@ -179,3 +179,8 @@ def test_bits_do_not_depend_on_what_was_computed_before():
 def test_bad_input_is_told_in_a_sentence(wrong, words):
     with pytest.raises(ValueError, match=words):
         wrong()
+
+
+def test_images_without_a_channel_are_told():
+    with pytest.raises(ValueError, match="adds a channel"):
+        Scattering().features(torch.zeros(3, 28, 28))

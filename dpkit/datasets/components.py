@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from dataclasses import MISSING, dataclass, replace
 from typing import TYPE_CHECKING
 
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import Access, Gaussian, Release
+from dpkit.mechanisms import Access, Gaussian, Refused, Release
 from dpkit.noise import Noise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dpkit.datasets.dataset import Dataset
+
+CHUNK = 1_000
+"""Records that are projected at a time, always as many, so that none depends on how many others."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +122,17 @@ class PublicPCA:
             )
         centre = rows.mean(0)
         rows = rows - centre
+        if not (torch.isfinite(rows).all() and rows.any()):
+            raise ValueError(
+                "Public records must be finite numbers and not all the same, or they have no "
+                "principal components; give others."
+            )
         variances, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
         kept = variances.flip(0)[: self.components].clamp_min(1e-12 * float(variances[-1]))
         matrix = vectors.flip(1)[:, : self.components] * kept.pow(-self.evenness / 2)
         size = (self.components / kept.pow(1 - self.evenness).sum()).sqrt()
         note = f"{self.components} principal components of public records"
-        return Projection(centre.float(), (matrix * size).float(), note)
+        return Projection(centre.float(), (matrix * size).float(), note, weakref.ref(public))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,18 +142,34 @@ class Projection:
     centre: Tensor
     directions: Tensor
     note: str
+    source: weakref.ref[Tensor]
+    """The records that it was learnt from, while anybody holds them."""
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Projected records: (N, ...) to (N, k)."""
+        """Projected records: (N, ...) to (N, k), in chunks of one size."""
         import torch
 
-        if not len(inputs):
-            return inputs.new_zeros(0, self.directions.shape[1])
-        parts = inputs.flatten(1).split(2_000)
-        return torch.cat([(part - self.centre) @ self.directions for part in parts])
+        rows, width = inputs.flatten(1) if len(inputs) else inputs, len(self.centre)
+        if math.prod(inputs.shape[1:]) != width:
+            raise ValueError(
+                f"Records to project must have {width} numbers, as the public ones had, got the "
+                f"shape {tuple(inputs.shape[1:])}."
+            )
+        found = torch.empty(len(inputs), self.directions.shape[1])
+        room = torch.zeros(CHUNK, width)
+        for start in range(0, len(inputs), CHUNK):
+            some = rows[start : start + CHUNK]
+            room[: len(some)] = some
+            found[start : start + CHUNK] = ((room - self.centre) @ self.directions)[: len(some)]
+        return found
 
     def of(self, data: Dataset) -> Dataset:
         """The data with `k` numbers a record, in all splits."""
+        if self.source() is data.inputs:
+            raise Refused(
+                "PublicPCA was learnt from the private records themselves, which is a release "
+                "that nobody pays for: learn it from public records, or use PrivatePCA."
+            )
         return replace(
             data,
             inputs=self.features(data.inputs),

@@ -84,6 +84,11 @@ class Scattering:
         """
         import torch
 
+        if images.ndim != 4:
+            raise ValueError(
+                f"images must have the shape (N, channels, height, width), got "
+                f"{tuple(images.shape)}: images[:, None] adds a channel."
+            )
         bank = _Bank(self, images.shape[2], images.shape[3])
         count, channels = images.shape[:2]
         found = torch.empty(count, channels * self.maps, *bank.places)

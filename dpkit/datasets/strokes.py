@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Pictures at a time: the distances of all pixels to all points of a pen's way."""
+PIXELS = 4_096
+"""... and pixels of them at a time."""
 _COUNT = Knob("n", "pictures to draw", 1, 1_000_000, integer=True)
 
 
@@ -39,6 +41,7 @@ class Strokes:
         import torch
 
         _COUNT.check("count", count)
+        count = int(count)
         stream = torch.Generator().manual_seed(int(self.seed))
         drawn = [self._some(CHUNK, stream) for _ in range(-(-count // CHUNK))]
         return torch.cat(drawn)[:count, None]
@@ -62,6 +65,12 @@ class Strokes:
         ways[torch.arange(3) >= curves[:, None]] = 1e4  # beyond the paper
         axis = torch.arange(self.side) + 0.5
         pixels = torch.cartesian_prod(axis, axis)
-        distances = torch.cdist(pixels.expand(count, -1, 2), ways.flatten(1, 2)).amin(2)
+        distances = torch.cat(
+            [
+                torch.cdist(some.expand(count, -1, 2), ways.flatten(1, 2)).amin(2)
+                for some in pixels.split(PIXELS)
+            ],
+            1,
+        )
         ink = between(1.5, 2.5, 1) * (self.side / 28) - distances
         return ink.clamp(0, 1).view(count, self.side, self.side)
