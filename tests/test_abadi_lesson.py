@@ -118,7 +118,7 @@ def test_five_prices_of_one_run(panel):
         [found.strong, found.layers, found.moments, found.exact]
     )
     panel.turn(layers=16)
-    assert panel.ends[panel.LINES[3]] > panel.ends[panel.LINES[2]], "the reading of 2016 is false"
+    assert panel.ends[panel.LINES[3]] > panel.ends[panel.LINES[2]], "one release a step is false"
     panel.turn(layers=1)
     assert panel.ends[panel.LINES[3]] == panel.ends[panel.LINES[4]]
     assert "apart" not in panel.said.text

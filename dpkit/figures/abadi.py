@@ -50,19 +50,7 @@ def accuracies(
         line = curve(level.epochs, _percent(level.test), level.name, COLOURS[6], hover=said)
         drawn.append(line | {"showlegend": False})
     for place, level in enumerate(levels):
-        colour, name = LEVELS[place % 3], level.name
-        hover = "%{y:.2f}% after %{x:.3g} epochs"
-        test = curve(level.epochs, _percent(level.test), name, colour, dash=SIGNS[place % 3],
-                     hover=f"test {hover}")  # fmt: skip
-        train = curve(level.epochs, _percent(level.train), f"{name}, training", colour, dash="dot",
-                      hover=f"training {hover}")  # fmt: skip
-        test["line"]["width"], train["line"]["width"] = 2.5, 1.2
-        drawn += [train | {"showlegend": False}, test]
-        if level.paper is not None and len(numbers(level.epochs)):
-            end = float(np.asarray(level.epochs, float)[-1])
-            star = dot(end, 100 * level.paper, f"the paper: {level.paper:.0%}", colour)
-            star["marker"] |= {"symbol": "star-open", "size": 12}
-            drawn.append(star | {"showlegend": False})
+        drawn += _level(level, LEVELS[place % 3], SIGNS[place % 3])
     y = {"range": [100 * bottom, 101]}
     layout = layout_of("epochs", "accuracy (%)", x=_epochs(reach, log), y=y)
     layout |= {"showlegend": bool(levels), "legend": LEGEND, "shapes": _reading(at)}
@@ -124,11 +112,24 @@ def sweep(
         y={"range": [low - room, high + room]},
     )  # fmt: skip
     layout |= {"showlegend": True, "legend": LEGEND, "shapes": [upright(at[0], INK, "dot")]}
-    layout["annotations"] = [
-        note_at(1, 0.02, f"yours: about {100 * at[1]:.1f}% ", "right", "bottom", yref="paper")
-        | {"xref": "paper"}
-    ]
+    note = note_at(1, 0.02, f"yours: about {100 * at[1]:.1f}% ", "right", "bottom", yref="paper")
+    layout["annotations"] = [note | {"xref": "paper"}]
     return {"data": [first, second, here], "layout": layout}
+
+
+def _level(level: Level, colour: str, dash: str) -> list[Figure]:
+    """Training accuracy, test accuracy, and the paper's star."""
+    name, hover = level.name, "%{y:.2f}% after %{x:.3g} epochs"
+    test = curve(level.epochs, _percent(level.test), name, colour, dash=dash, hover=f"test {hover}")
+    train = curve(level.epochs, _percent(level.train), f"{name}, training", colour, dash="dot",
+                  hover=f"training {hover}")  # fmt: skip
+    test["line"]["width"], train["line"]["width"] = 2.5, 1.2
+    drawn = [train | {"showlegend": False}, test]
+    if level.paper is not None and test["x"]:
+        star = dot(test["x"][-1], 100 * level.paper, f"the paper: {level.paper:.0%}", colour)
+        star["marker"] |= {"symbol": "star-open", "size": 12}
+        drawn.append(star | {"showlegend": False})
+    return drawn
 
 
 def _round(value: float, towards: int) -> float:

@@ -106,7 +106,7 @@ class TablePanel(Lesson):
         heads = (
             "noise σ, σ_p", "exact ε", "epochs", "paper",
             *(_HEADS[variant] for variant in self.variants),
-            "moments, layers charged", "moments, as in 2016", "strong comp., as in 2016",
+            "moments, layers charged", "moments, one release a step", "strong composition",
         )  # fmt: skip
         self.table.show(
             f"MNIST, test accuracy in % when ε is spent; δ = {short(abadi.DELTA)}, "

@@ -250,7 +250,7 @@ class LivePanel(Lesson):
         self.numbers.rows = [_numbers(run, self.size) for run in self.runs]
 
 
-_COLUMNS = ("noise σ on a layer", "ε of the whole run", "the moments accountant, as in 2016",
+_COLUMNS = ("noise σ on a layer", "ε of the whole run", "moments, one release a step",
             "ε spent", "test", "training", "stored run, same epoch")  # fmt: skip
 SIZES = {"mnist": 60_000, "digits": 1_437}
 """Training records of the two data sets, which are public."""

@@ -1,4 +1,4 @@
-"""The prices of the founding experiment: one run, as it was read in 2016 and as it is."""
+"""The prices of the founding experiment: one run, by the means of 2016 and as it is."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MNIST, _POINTS, _FEW = 60_000, 40, 6
 
 
 class PricesPanel(Lesson):
-    """One run, priced as in 2016 and as it is: what a better proof buys, and what a layer costs."""
+    """One run, five prices: what a better proof buys, and what a layer costs."""
 
     LINES: ClassVar = (
-        "strong composition, read as in 2016",
+        "strong composition, one release a step",
         "moments accountant, every layer charged",
-        "moments accountant, read as in 2016",
+        "moments accountant, one release a step",
         "exact, every layer charged",
         "exact, one clip norm for all layers",
     )
@@ -55,7 +55,7 @@ class PricesPanel(Lesson):
         )  # fmt: skip
 
     def ledgers(self) -> tuple[Ledger, Ledger]:
-        """The whole run as it was read in 2016, and with each layer of a step charged."""
+        """The whole run as one release a step, and with each layer of a step charged."""
         add, steps = Neighbours.ADD_REMOVE, self.steps
         sigma, layers = float(self.value("noise")), int(self.value("layers"))
         sampling = PoissonSampling(int(self.value("lot")) / MNIST)
@@ -111,13 +111,13 @@ class PricesPanel(Lesson):
         strong, layered, moments, exact, whole = (round_up(self.ends[n]) for n in self.LINES)
         layers = int(self.value("layers"))
         text = (
-            f"After {self.steps:,} steps the moments accountant of 2016 reads **{moments}** where "
-            f"strong composition reads {strong}. "
+            f"After {self.steps:,} steps of one release each the moments accountant reads "
+            f"**{moments}** and strong composition {strong}. "
         )
         if layers == 1:
             return text + f"The exact price is **{exact}**."
         return text + (
-            f"But {layers} layers were clipped and noised apart: a record moves all of them, and "
+            f"But {layers} layers are clipped and noised apart: a record moves all of them, and "
             f"the run costs **{exact}** (the moments accountant would say {layered}). With one "
             f"clip norm for all layers the same noise would cost {whole}."
         )

@@ -44,8 +44,8 @@ EXERCISES = (
         _charged,
         "100 epochs in lots of 600 are 10,000 steps; set no components in the panel of prices.",
         "`abadi.prices(abadi.Experiment(noise_multiplier=4.0, components=0), 60_000, 10_000)`.",
-        "1.414: more than the 1.26 of the paper, which charges one layer, and less than the 1.833 "
-        "that its accountant would say for both.",
+        "1.414: more than the 1.26 that the moments accountant reads for one release a step, and "
+        "less than the 1.833 that it reads for both layers.",
     ),
     Exercise(
         _components,

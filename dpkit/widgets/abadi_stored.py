@@ -81,7 +81,7 @@ class Stored:
         return Result(tuple(one["accuracy"] for one in runs), runs[0]["steps"]) if runs else None
 
     def published(self, epsilon: float, variant: str) -> Result | None:
-        """The accuracy where the accounting of 2016 would have stopped, if the run got there."""
+        """The accuracy where the moments accountant, at one release a step, would have stopped."""
         runs = [run for run in self.runs(epsilon, variant) if run["published accuracy"] is not None]
         if not runs:
             return None
