@@ -43,9 +43,6 @@ class Knob:
 
     def check(self, name: str, value: Any) -> None:
         """Raise one clear sentence if `value` may not stand for the parameter `name`."""
-        plain = type(value) is float or (type(value) is int and abs(value) < 2**53)
-        if plain and self.admits(value):  # nearly always
-            return
         if (self.optional and value is None) or (self.schedule and callable(value)):
             return
         if isinstance(value, bool) or not _is_number(value):
@@ -98,8 +95,11 @@ def _declared(kind: Any) -> dict[str, Knob]:
 
 def check_knobs(instance: Any) -> None:
     """Check every knob of a dataclass instance, and hold plain numbers; for `__post_init__`."""
-    for name, declared in _declared(_kind(instance)).items():
+    for name, declared in _declared(type(instance)).items():
         value = getattr(instance, name)
+        inside = type(value) is float and declared.low < value < declared.high
+        if inside and not declared.integer:  # nearly always: a schedule makes thousands
+            continue
         declared.check(name, value)
         if (plain := declared.plain(value)) is not value:
             object.__setattr__(instance, name, plain)
