@@ -95,7 +95,7 @@ def _declared(kind: Any) -> dict[str, Knob]:
 
 def check_knobs(instance: Any) -> None:
     """Check every knob of a dataclass instance, and hold plain numbers; for `__post_init__`."""
-    for name, declared in _declared(type(instance)).items():
+    for name, declared in _declared(_kind(instance)).items():
         value = getattr(instance, name)
         inside = type(value) is float and declared.low < value < declared.high
         if inside and not declared.integer:  # nearly always: a schedule makes thousands
