@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +51,28 @@ def test_the_stored_runs_are_whole_and_priced_as_today():
             setting = {name: int(point["value"]) if whole else point["value"]}
             run = replace(base, **{"noise_multiplier": point["noise"]} | setting)
             assert 1.97 < run.plan(MNIST, point["steps"]).epsilon() < 2.001
+
+
+def test_what_the_notebook_says_of_the_stored_runs_is_so():
+    """Whoever makes the runs again learns here that the words beside them have to follow."""
+    text = (Path(__file__).parents[1] / "notebooks" / "05_abadi_reproduced.ipynb").read_text()
+    stored, accuracy = abadi_stored.stored(), {}
+    for row in abadi.ROWS:
+        (first, *_) = stored.runs(row.epsilon, "layers")
+        paper = abadi.Experiment.of(row)
+        longest = abadi.longest(row.epsilon, lambda n, p=paper: abadi.prices(p, MNIST, n).moments)
+        assert first["published steps"] == longest
+        if row.epsilon > 1:
+            assert f"{longest:,}" in text and f"{first['steps']:,}" in text
+        for variant in stored.variants:
+            found = stored.result(row.epsilon, variant)
+            accuracy[row.epsilon, variant] = found.mean if found else None
+    assert accuracy[0.5, "layers"] >= 0.90, "the first row meets the paper"
+    assert 0.94 < accuracy[2.0, "layers"] < 0.95 and 0.965 < accuracy[8.0, "layers"] < 0.97
+    for epsilon in (0.5, 2.0):
+        assert accuracy[epsilon, "together"] > accuracy[epsilon, "layers"]
+    assert accuracy[0.5, "tuned"] > accuracy[0.5, "together"]
+    assert accuracy[2.0, "tuned"] < accuracy[2.0, "together"]
 
 
 def test_what_is_tuned_was_chosen_on_training_records():
