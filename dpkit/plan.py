@@ -15,7 +15,7 @@ from dpkit.accountants.calibration import solve_scale
 from dpkit.budgets import Budget, Meter
 from dpkit.charges import Charges
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import Ledger, Neighbours, Refused, Release
+from dpkit.mechanisms import Gaussian, Ledger, Neighbours, Refused, Release
 from dpkit.methods import Method
 from dpkit.samplers import Sampler
 from dpkit.schedules import read_once
@@ -57,6 +57,7 @@ class Plan:
     def __post_init__(self) -> None:
         """Check delta, schedules, and that the relation fits method and sampler; charge a group."""
         check_knobs(self)
+        self._check_kinds()
         object.__setattr__(self, "method", read_once(self.method, self.sampler.steps))
         allowed = [r for r in self.sampler.relations if r in self.method.relations]
         if self.relation is not None and self.relation not in allowed:
@@ -70,6 +71,7 @@ class Plan:
                 f"{type(self.method).__name__} and {type(self.sampler).__name__} share no "
                 f"neighbouring relation; choose another sampler."
             )
+        self._check_reaction(len(self.sampler.groups()[0]))
         self._charges.of(self.sampler.groups()[0])
         self._check_budget()
 
@@ -229,34 +231,56 @@ class Plan:
         reacting = self.budget if self.method.reacting else None
         return reacting.used if reacting else self.accountant
 
-    def _check_budget(self) -> None:
-        """Refuse what is no filter, and a run that it could not price or that it never lets go."""
-        reacting = self.method.reacting
-        if self.budget is None:
-            if reacting:
-                raise Refused(
-                    "Noise that reacts to validation has no price beforehand; give the plan a "
-                    "budget, RhoBudget or RDPBudget."
-                )
-            return
-        if not isinstance(self.budget, Budget):
+    def _check_kinds(self) -> None:
+        """Refuse what is nothing of the kind, before anything is asked of it."""
+        relation = () if self.relation is None else (self.relation,)
+        for name, values, kind, example in (
+            ("relation", relation, Neighbours, "Neighbours.ADD_REMOVE"),
+            ("accountant", (self.accountant,), Accountant, "PLD()"),
+            ("before", self.before, Release, "(Release(Gaussian(16.0)),)"),
+        ):
+            for value in values:
+                if not isinstance(value, kind):
+                    raise TypeError(f"{name} must be such as {example}, got {value!r}.")
+        if not isinstance(self.budget, Budget | None):
             raise Refused(
                 f"budget must be a RhoBudget or an RDPBudget, got {type(self.budget).__name__}: "
                 f"curves of losses (PLD, f-DP) are no filter for noise that reacts."
             )
-        first = self.sampler.groups()[0]
-        if reacting and reacting.steps_per_epoch % len(first):
+
+    def _check_reaction(self, group: int) -> None:
+        """Refuse noise that reacts without a budget, or within a group that is charged at once."""
+        reacting = self.method.reacting
+        if reacting and self.budget is None:
             raise Refused(
-                f"ValidationDecay must hold for whole groups of {len(first):,} steps, which "
+                "Noise that reacts to validation has no price beforehand; give the plan a "
+                "budget, RhoBudget or RDPBudget."
+            )
+        if reacting and reacting.steps_per_epoch % group:
+            raise Refused(
+                f"ValidationDecay must hold for whole groups of {group:,} steps, which "
                 f"{type(self.sampler).__name__} charges together, got steps_per_epoch = "
                 f"{reacting.steps_per_epoch:,}; make it a multiple."
             )
-        meter = self.meter()
-        if meter is not None and not meter.pay(self._charges.of(first)):
+
+    def _check_budget(self) -> None:
+        """Refuse a run that its budget never lets go, or never lets look."""
+        meter, first = self.meter(), self.sampler.groups()[0]
+        if meter is None or self.budget is None:
+            return
+        if not meter.pay(self._charges.of(first)):
             raise Refused(
                 f"The first {len(first):,} steps would exceed {self.budget.describe}; allow more, "
                 f"or add noise."
             )
+        reacting = self.method.reacting
+        if reacting and reacting.look_noise is not None:
+            look = Gaussian(reacting.look_noise).pair(self.neighbours)
+            if not meter.pay([(look, 1)]):
+                raise Refused(
+                    f"A single look with look_noise {reacting.look_noise:g} would exceed "
+                    f"{self.budget.describe}; allow more, or add noise to it."
+                )
 
     def _if_stopped(self, steps: int) -> str:
         if self.method.reacting:

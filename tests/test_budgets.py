@@ -311,3 +311,15 @@ def test_a_charge_of_count_nothing_costs_nothing():
 def test_a_whole_number_may_come_as_a_float():
     noise = schedules.ValidationDecay(10.0, 0.7, 10.0, 5.0, steps_per_epoch=2.0)
     assert noise == replace(REACTING, steps_per_epoch=2) and type(noise.period) is int
+
+
+def test_noise_that_reacts_inside_an_epoch_is_told_what_to_change():
+    noise = schedules.ValidationDecay(4.0, 0.5, 1, 1)
+    with pytest.raises(dp.mechanisms.Refused, match="whole groups of 4 steps"):
+        dp.Plan(dp.DPSGD(noise), dp.Shuffle(4, 20), 1e-3, budget=RHO)
+
+
+def test_a_look_that_can_never_be_paid_is_told_at_once():
+    noise = replace(REACTING, look_noise=0.1)
+    with pytest.raises(dp.mechanisms.Refused, match="single look with look_noise 0.1"):
+        dp.Plan(dp.DPSGD(noise), dp.Poisson(0.1, 60), 1e-3, budget=dp.RDPBudget(2.0, 8.0))

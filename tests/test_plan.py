@@ -193,3 +193,16 @@ def test_noise_beyond_the_methods_range_is_refused_in_words():
         plan.calibrated(1e-4)
     close = dp.Plan(dp.DPSGD(1.0), dp.Poisson(0.1, 100), 1e-5).calibrated(1e-3)
     assert close.method.noise_multiplier < 1e4 and 0.995e-3 <= close.epsilon() <= 1e-3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "example"),
+    [
+        ({"relation": "ADD_REMOVE"}, "Neighbours.ADD_REMOVE"),
+        ({"accountant": None}, r"PLD\(\)"),
+        ({"before": (dp.Gaussian(1.0),)}, r"\(Release\(Gaussian"),
+    ],
+)
+def test_what_is_nothing_of_the_kind_is_told_with_an_example(wrong, example):
+    with pytest.raises(TypeError, match=f"must be such as {example}"):
+        dp.Plan(dp.DPSGD(), dp.Poisson(0.1, 5), **wrong)
