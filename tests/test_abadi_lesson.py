@@ -72,7 +72,7 @@ def test_what_the_notebook_says_of_the_stored_runs_is_so():
     for epsilon in (0.5, 2.0):
         assert accuracy[epsilon, "together"] > accuracy[epsilon, "layers"]
     assert accuracy[0.5, "tuned"] > accuracy[0.5, "together"]
-    assert accuracy[2.0, "tuned"] < accuracy[2.0, "together"]
+    assert accuracy[2.0, "tuned"] < accuracy[2.0, "together"] and accuracy[8.0, "tuned"] >= 0.97
 
 
 def test_what_is_tuned_was_chosen_on_training_records():
