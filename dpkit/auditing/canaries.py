@@ -160,10 +160,11 @@ def _attack(plan: Plan, canaries: int, delta: float | None, observations: int) -
             "The canary audit adds and removes records; audit the plan with "
             "relation=Neighbours.ADD_REMOVE."
         )
-    if getattr(plan.method, "optimiser", None) is not None:
+    if method.optimiser is not None or method.averaging or method.augmentation is not None:
         raise Refused(
-            "The canary audit reads each release off the weights that plain SGD moves; the "
-            "optimiser only sees what was released, so audit the plan with optimiser=None."
+            "The canary audit reads each release off the weights, which plain SGD moves in each "
+            "canary's own direction; audit the plan without optimiser, averaging and augmentation, "
+            "at the same price."
         )
     if plan.before:
         raise Refused("The canary audit attacks the steps alone; audit the plan with before=().")

@@ -72,6 +72,9 @@ METHODS = [
 READABLE = [method for method in METHODS if not (method.optimiser or method.averaging)]
 """Methods whose releases can be read off the weights' movement."""
 
+AUDITED = [method for method in READABLE if method.augmentation is None]
+"""Methods that the canary audit takes: a view of a canary lies in another's direction."""
+
 SAMPLERS = [
     dp.Poisson(0.4, 6),
     dp.Poisson(1.0, 4),
