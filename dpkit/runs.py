@@ -16,6 +16,7 @@ from dpkit.training import Step
 EXPORTS: tuple[type, ...] = (
     Plan,
     methods.DPSGD,
+    methods.TopAgg,
     samplers.Poisson,
     samplers.Shuffle,
     samplers.FixedSize,

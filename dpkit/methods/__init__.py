@@ -2,5 +2,6 @@
 
 from dpkit.methods.base import Method, Peek, Stepper
 from dpkit.methods.dpsgd import DPSGD
+from dpkit.methods.topagg import TopAgg
 
-__all__ = ["DPSGD", "Method", "Peek", "Stepper"]
+__all__ = ["DPSGD", "Method", "Peek", "Stepper", "TopAgg"]

@@ -144,6 +144,7 @@ class DPSGDStepper:
             if self._ranks.first:  # before the sum is shared
                 noisy = release.mechanism.draw(noisy, bound, generator)
             self._ranks.sum_(noisy)
+            noisy = self._denoised(noisy, release, bound)
             self._updater.move(noisy, self.expected_batch, at(self.method.learning_rate, step))
         looks = torch.stack([clipped.losses, clipped.norms]).double()
         losses, norms = looks.cpu().numpy()  # waits for a GPU once
@@ -157,6 +158,10 @@ class DPSGDStepper:
             return self.engine.clipped_sum(*batch, bound)
         views = augmentation.drawn(batch[0].device)
         return self.engine.transformed_sum(*batch, _unchanged, bound, views)
+
+    def _denoised(self, noisy: torch.Tensor, release: Release, bound: float) -> torch.Tensor:
+        """The noisy sum as the update takes it: post-processing."""
+        return noisy
 
     def limit(self, microbatch: int | None, memory_budget: int | None) -> None:
         """Work on so many records at a time, within so many bytes."""

@@ -66,14 +66,24 @@ METHODS = [
     dp.DPSGD(1.2, 0.7, 0.05, optimiser=Adam()),
     dp.DPSGD(1.2, 0.7, 0.2, augmentation=Rolled()),
     dp.DPSGD(1.2, 0.7, 0.2, 0.9, averaging=0.9),
+    dp.TopAgg(1.3, 0.7, 0.2, 0.9, top_k=5),
+    dp.TopAgg(0.9, 0.7, 0.2, top_k=4, signs=True),
+    dp.TopAgg(1.1, widening, 0.2, top_k=4, threshold=1.0),
 ]
 """Every method, with every kind of schedule that it takes, and every way of descending."""
 
-READABLE = [method for method in METHODS if not (method.optimiser or method.averaging)]
+READABLE = [
+    method
+    for method in METHODS
+    if not (method.optimiser or method.averaging or getattr(method, "threshold", 0))
+]
 """Methods whose releases can be read off the weights' movement."""
 
-AUDITED = [method for method in READABLE if method.augmentation is None]
-"""Methods that the canary audit takes: a view of a canary lies in another's direction."""
+AUDITED = [m for m in READABLE if m.augmentation is None and not getattr(m, "signs", False)]
+"""Methods that the canary audit takes: a view of a canary lies in another's direction.
+
+One coordinate of k votes is C / sqrt(k) only: such a canary would tell less than the claim.
+"""
 
 SAMPLERS = [
     dp.Poisson(0.4, 6),
