@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, row_squares, zeroed
+from dpkit.gradients.kernel import Gathered, Kept, Kernel, Piece, Rows, Work, row_squares, zeroed
+from dpkit.gradients.support import Part, Support
 
 BLOCK_BYTES = 2 * 2**20
 """Size of the gathered columns worked on at a time: about what a core's own cache holds."""
@@ -40,13 +41,18 @@ class ConvKernel(Kernel):
             pieces.append((self.bias, grad.sum((2, 3))))
         return pieces
 
-    def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
-        """Gradients kept in the order in which they were computed, unless a mask needs another."""
+    def work(self, kept: Kept, grad: Tensor, mask: Support | None) -> Work:
+        """Gradients kept in the order in which they were computed."""
         inputs, grad = _planar(kept[0]), _planar(grad)
-        if mask is not None or self.weight is None or self._prefers_groups(inputs):
+        if self.weight is None or self._prefers_groups(inputs):
             return Rows(self.examples((inputs,), grad), mask)
         bias = None if self.bias is None else grad.sum((2, 3))
-        return KernelRows(self, self._by_kernel_row(inputs, grad), bias)
+        rows = self._by_kernel_row(inputs, grad)
+        part = None if mask is None else mask.part(self.weight)
+        if part is None:
+            return KernelRows(self, rows, bias)
+        pieces = [] if self.bias is None or bias is None else [(self.bias, bias)]
+        return Rows(pieces, mask, gathered=self._gathered(rows, part))
 
     def _by_kernel_row(self, inputs: Tensor, grad: Tensor) -> Tensor:
         """(kh, B, out, kw, in): gathers the columns that each kernel row sees, then multiplies.
@@ -76,6 +82,15 @@ class ConvKernel(Kernel):
                     seen = columns[:, first : first + high * wide]
                     torch.bmm(gt, seen, out=rows[r, some])
         return rows.view(kh, batch, out, kw, -1)
+
+    def _gathered(self, rows: Tensor, part: Part) -> list[Gathered]:
+        """What the support holds of each kernel row, with its places in the parameter."""
+        assert self.weight is not None
+        places = part.by_kernel_row(len(rows), rows.shape[3], self.module.out_channels)
+        return [
+            (self.weight, row.flatten(1).index_select(1, there), index)
+            for row, (there, index) in zip(rows, places, strict=True)
+        ]
 
     def _columns(self, lines: Tensor, wide: int) -> Tensor:
         """(B, lines * wide, kw * in): what the kernel's columns see at each position."""

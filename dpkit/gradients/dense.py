@@ -12,6 +12,7 @@ from torch.nn import functional
 from dpkit.gradients.kernel import Kernel, Work
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.sizes import Footprint
+from dpkit.gradients.support import Support
 from dpkit.gradients.tape import Taped, Unit
 
 _aten = torch.ops.aten
@@ -83,9 +84,11 @@ class Dense(Taped):
         return bool(stack) and linear[0] and known and after and once and single
 
     def works(
-        self, inputs: Tensor, targets: Tensor, mask: Tensor | None
+        self, inputs: Tensor, targets: Tensor, mask: Support | None
     ) -> tuple[list[Work | None], Tensor]:
-        """One Work for each layer, valid until the next call, and the losses (B,)."""
+        """One Work for each layer (None for one wholly frozen), valid until the next call, and the
+        losses (B,).
+        """
         if not (inputs.ndim == 2 or self._flattens) or any(map(_heard, self._modules)):
             return super().works(inputs, targets, mask)
         values = inputs.flatten(1) if self._flattens else inputs
@@ -93,14 +96,16 @@ class Dense(Taped):
             values = layer.forward(values)
         losses, grad = self._loss_and_gradient(values, targets)
         works: dict[int, Work] = {}
+        units = [u for u in self.units if mask is None or mask.touches(u.places)]
+        wanted = {id(unit.kernels[0]) for unit in units}
         for layer in reversed(self._layers):
             grad = layer.at_linear(grad)
-            if layer.kernel is not None:
+            if layer.kernel is not None and id(layer.kernel) in wanted:
                 works[id(layer.kernel)] = layer.kernel.work((layer.seen,), grad, mask)
-            if len(works) == len(self.units):  # frozen layers below need no backward pass
+            if len(works) == len(units):  # frozen layers below need no backward pass
                 break
             grad = layer.at_input(grad)
-        return [works[id(unit.kernels[0])] for unit in self.units], losses
+        return [works.get(id(unit.kernels[0])) for unit in self.units], losses
 
     def footprint(self, inputs: Tensor, targets: Tensor) -> Footprint:
         """A small stack runs fastest where activations stay in a core's own cache, by this rule.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, row_squares, zeroed
+from dpkit.gradients.support import Support
 
 
 class EmbeddingKernel(Kernel):
@@ -28,7 +29,7 @@ class EmbeddingKernel(Kernel):
         rows.scatter_add_(1, tokens[:, :, None].expand_as(g), g)
         return [] if self.weight is None else [(self.weight, rows.flatten(1))]
 
-    def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
+    def work(self, kept: Kept, grad: Tensor, mask: Support | None) -> Work:
         """Sums over equal tokens, without the table."""
         if mask is not None:
             return Rows(self.examples(kept, grad), mask)

@@ -29,6 +29,7 @@ from dpkit.gradients.kernel import Work, stacked_squares
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
 from dpkit.gradients.probe import FEW, likes_channels_last, made_up, objection, of_two_classes
+from dpkit.gradients.support import Support
 from dpkit.gradients.tape import Taped, find_units
 
 Transform = Callable[[Tensor], Tensor]
@@ -125,23 +126,28 @@ class Engine:
 
     @torch.no_grad()
     def clipped_sum(
-        self, inputs: Tensor, targets: Tensor, max_grad_norm: float, mask: Tensor | None = None
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        max_grad_norm: float,
+        mask: Tensor | Support | None = None,
     ) -> Clipped:
         """The sum over a batch of per-example gradients, each scaled to norm at most C.
 
-        `mask` is the support, a flat vector (D,) of zeros and ones that acts before the clip.
+        `mask` is the support, which acts before the clip: a flat vector (D,) of zeros and ones, or
+        a `Support`, whose `index` alone is to be read from the total.
 
         *Shapes*: inputs (B, ...), targets (B, ...).
         """
         self._prepare(inputs, targets, max_grad_norm)
-        mask = self._as_mask(mask)
+        support = self._as_support(mask)
         total = torch.empty_like(self.parameters)
         parts: list[_Part] = []
         for x, y, count in self._chunks(inputs, targets):
-            works, losses = self._source.works(x, y, mask)
+            works, losses = self._source.works(x, y, support)
             parts.append(self._add(total, works, losses, max_grad_norm, not parts, count))
         result = self._gathered(total, parts)
-        if mask is not None:
+        if isinstance(mask, Tensor):
             total *= mask
         return result
 
@@ -153,13 +159,16 @@ class Engine:
         transform: Transform,
         max_grad_norm: float,
         views: Views | None = None,
+        mask: Tensor | Support | None = None,
     ) -> Clipped:
         """The clipped sum of per-example gradients that a transform has changed first.
 
         `transform` maps (b, D) to (b, D), row by row; the norms are those of its results. Given
-        `views`, a record's gradient is the mean over them: what is clipped is one record's.
+        `views`, a record's gradient is the mean over them: what is clipped is one record's. A
+        `mask` is a support, as for `clipped_sum`, on which the results are clipped and summed.
         """
         self._prepare(inputs, targets, max_grad_norm)
+        support = self._as_support(mask)
         total = torch.empty_like(self.parameters)
         parts: list[_Part] = []
         most = max(1, self._rows_at_once() // (views.count if views else 1))
@@ -173,10 +182,13 @@ class Engine:
                     "transform must keep the shape of the per-example gradients, "
                     f"{tuple(clean.shape)}, got {tuple(rows.shape)}."
                 )
-            works = split_rows(rows, self._source.blocks, None)
+            works = split_rows(rows, self._source.blocks, support)
             losses = torch.where(good, losses, math.nan)
             parts.append(self._add(total, works, losses, max_grad_norm, not parts, count))
-        return self._gathered(total, parts)
+        result = self._gathered(total, parts)
+        if isinstance(mask, Tensor):
+            total *= mask
+        return result
 
     @torch.no_grad()
     def evaluate(
@@ -316,12 +328,13 @@ class Engine:
         )
         self._source = Vmapped(self.model, self.loss, self._flat)
 
-    def _as_mask(self, mask: Tensor | None) -> Tensor | None:
+    def _as_support(self, mask: Tensor | Support | None) -> Support | None:
         if mask is None:
             return None
-        if mask.shape != self.parameters.shape:
+        shape = mask.shape if isinstance(mask, Tensor) else torch.Size([mask.size])
+        if shape != self.parameters.shape:
             raise ValueError(
                 f"mask (support, the coordinates a step may touch) must have the shape "
-                f"({self.size},), got {tuple(mask.shape)}."
+                f"({self.size},), got {tuple(shape)}."
             )
-        return mask.to(self.parameters)
+        return Support.of(mask) if isinstance(mask, Tensor) else mask

@@ -13,6 +13,7 @@ from dpkit.gradients.kernel import Rows, Work
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
 from dpkit.gradients.sizes import Footprint
+from dpkit.gradients.support import Support
 
 
 class Vmapped:
@@ -34,7 +35,7 @@ class Vmapped:
         self._gradients = vmap(grad_and_value(one), in_dims=(None, 0, 0), randomness="different")
 
     def works(
-        self, inputs: Tensor, targets: Tensor, mask: Tensor | None
+        self, inputs: Tensor, targets: Tensor, mask: Support | None
     ) -> tuple[list[Work | None], Tensor]:
         """One Work for each layer, and the losses (B,)."""
         rows, losses = self.examples(inputs, targets)
@@ -75,10 +76,15 @@ class Vmapped:
 
 
 def split_rows(
-    rows: Tensor, blocks: dict[str, tuple[slice, ...]], mask: Tensor | None
+    rows: Tensor, blocks: dict[str, tuple[slice, ...]], mask: Support | None
 ) -> list[Work | None]:
     """Per-example gradients (B, D) as one Work for each block."""
-    return [Rows([(place, rows[:, place]) for place in places], mask) for places in blocks.values()]
+    return [
+        Rows([(place, rows[:, place]) for place in places], mask)
+        if mask is None or mask.touches(places)
+        else None
+        for places in blocks.values()
+    ]
 
 
 def _by_module(flat: FlatParameters) -> dict[str, tuple[slice, ...]]:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpkit.gradients.support import Support
+
 Kept = tuple[Tensor, ...]
 """What a layer remembers of its forward pass; every tensor has the records first."""
 
@@ -19,6 +21,10 @@ Piece = tuple[slice, Tensor]
 """A place in the flat vector, and the per-example gradients (B, n) that belong there."""
 
 
+Gathered = tuple[slice, Tensor, Tensor | None]
+"""A piece (B, k) of some of its place's coordinates, and which; None for all of them."""
+
+
 class Work(ABC):
     """The gradients of one layer for one microbatch, in a form that can be weighted and summed."""
 
@@ -26,7 +32,7 @@ class Work(ABC):
     """The squared gradient norm of each record, (B,)."""
 
     size: int
-    """How many parameters it has gradients of."""
+    """How many coordinates `add` overwrites if it is to: all that it does not only add to."""
 
     elements: int = 0
     """How many values of per-example gradients are held."""
@@ -47,27 +53,36 @@ class Work(ABC):
 
 
 class Rows(Work):
-    """Per-example gradients held as they are."""
+    """Per-example gradients held as they are, or of the support alone where that is small."""
 
     def __init__(
-        self, pieces: Sequence[Piece], mask: Tensor | None = None, squares: Tensor | None = None
+        self,
+        pieces: Sequence[Piece],
+        mask: Support | None = None,
+        squares: Tensor | None = None,
+        gathered: Sequence[Gathered] = (),
     ) -> None:
-        """Apply the flat mask, if there is one, and take the norms unless they are given."""
-        self.pieces = [
-            (place, rows if mask is None else rows * mask[place]) for place, rows in pieces
-        ]
-        self.squares = row_squares(rows for _, rows in self.pieces) if squares is None else squares
-        self.elements = sum(rows.numel() for _, rows in self.pieces)
-        self.size = sum(rows.shape[1] for _, rows in self.pieces)
+        """Keep to the support, if there is one, and take the norms unless they are given.
+
+        What is `gathered` already lies in the support.
+        """
+        every = [(place, rows, None) for place, rows in pieces]
+        self.pieces = [*(every if mask is None else _kept(pieces, mask)), *gathered]
+        self.squares = row_squares(part[1] for part in self.pieces) if squares is None else squares
+        self.elements = sum(rows.numel() for _, rows, _ in self.pieces)
+        self.size = sum(rows.shape[1] for _, rows, index in self.pieces if index is None)
 
     def silence(self, good: Tensor) -> None:
         """Zero the rows of bad records."""
-        self.pieces = [(place, zeroed(rows, good)) for place, rows in self.pieces]
+        self.pieces = [(place, zeroed(rows, good), index) for place, rows, index in self.pieces]
 
     def add(self, total: Tensor, factors: Tensor, fresh: bool = False) -> None:
         """One matrix-vector product for each parameter."""
-        for place, rows in self.pieces:
-            total[place].addmv_(rows.t(), factors, beta=int(not fresh))
+        for place, rows, index in self.pieces:
+            if index is None:
+                total[place].addmv_(rows.t(), factors, beta=int(not fresh))
+            else:
+                total[place].index_add_(0, index, torch.mv(rows.t(), factors))
 
 
 class Kernel(ABC):
@@ -97,9 +112,23 @@ class Kernel(ABC):
         """What must be remembered of the forward pass: the input, unless more is needed."""
         return (inputs.detach(),)
 
-    def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
-        """The layer's gradients for a microbatch, with the flat mask applied if there is one."""
+    def work(self, kept: Kept, grad: Tensor, mask: Support | None) -> Work:
+        """The layer's gradients for a microbatch, on the support if there is one."""
         return Rows(self.examples(kept, grad), mask)
+
+
+def _kept(pieces: Sequence[Piece], mask: Support) -> list[Gathered]:
+    """Pieces on the support: gathered where it is small, with zeros off it elsewhere."""
+    found: list[Gathered] = []
+    for place, rows in pieces:
+        part = mask.part(place)
+        if part.full:
+            found.append((place, rows, None))
+        elif part.sparse:
+            found.append((place, rows.index_select(1, part.index), part.index))
+        else:
+            found.append((place, rows * part.ones(rows), None))
+    return found
 
 
 def row_squares(pieces: Iterable[Tensor]) -> Tensor:

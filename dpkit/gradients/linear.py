@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, row_norms, zeroed
+from dpkit.gradients.support import Support
+
+FLOOR = 1e-30
+"""What a square is at least: zero may be a product that has underflown."""
 
 BLOCK_BYTES = 2**20
 """Per-example gradients made at a time: half of a core's own cache."""
@@ -33,10 +37,12 @@ class LinearKernel(Kernel):
             pieces.append((self.bias, g.sum(1)))
         return pieces
 
-    def work(self, kept: Kept, grad: Tensor, mask: Tensor | None) -> Work:
+    def work(self, kept: Kept, grad: Tensor, mask: Support | None) -> Work:
         """Two factors where each record has one position, per-example products otherwise."""
         if grad.ndim == 2:
-            return Outer(self, kept[0], grad, mask)
+            if mask is None:
+                return Outer(self, kept[0], grad)
+            return MaskedOuter(self, kept[0], grad, mask)
         if mask is not None or self.weight is None:
             return Rows(self.examples(kept, grad), mask)
         return self._sequences(kept[0], grad)
@@ -70,13 +76,11 @@ class Outer(Work):
     |g a^T|^2 = |g|^2 |a|^2 (Goodfellow 2015), and their weighted sum is (factors g)^T a.
     """
 
-    def __init__(
-        self, kernel: LinearKernel, inputs: Tensor, grad: Tensor, mask: Tensor | None
-    ) -> None:
+    def __init__(self, kernel: LinearKernel, inputs: Tensor, grad: Tensor) -> None:
         """Keep the two factors and take the norms of their products."""
         self.weight, self.bias, self.size = kernel.weight, kernel.bias, kernel.size
-        self.inputs, self.grad, self.mask = inputs, grad, mask
-        self.squares = self._squares() if mask is None else self._masked_squares(mask)
+        self.inputs, self.grad = inputs, grad
+        self.squares = self._squares()
 
     def _squares(self) -> Tensor:
         square = _square(self.grad)
@@ -86,36 +90,70 @@ class Outer(Work):
             return square.mul_(_square(self.inputs))
         return torch.addcmul(square, square, _square(self.inputs))
 
-    def _masked_squares(self, mask: Tensor) -> Tensor:
-        """|M * (g a^T)|^2 = (g^2)^T M^2 a^2: one more matrix product."""
-        g2 = self.grad.square()
-        square = g2.new_zeros(g2.shape[0])
-        if self.weight is not None:
-            m2 = mask[self.weight].view(g2.shape[1], -1).square()
-            square = torch.linalg.vecdot(torch.mm(g2, m2), self.inputs.square())
-        if self.bias is not None:
-            square = square + torch.mv(g2, mask[self.bias].square())
-        return square
-
     def silence(self, good: Tensor) -> None:
         """Zero both factors: either may hold the infinity."""
         self.inputs, self.grad = zeroed(self.inputs, good), zeroed(self.grad, good)
 
     def add(self, total: Tensor, factors: Tensor, fresh: bool = False) -> None:
         """Add (factors g)^T a, scaling the narrower of the two matrices."""
-        grad, inputs = self.grad, self.inputs
         if self.bias is not None:
-            total[self.bias].addmv_(grad.t(), factors, beta=int(not fresh))
-        if self.weight is None:
-            return
+            total[self.bias].addmv_(self.grad.t(), factors, beta=int(not fresh))
+        if self.weight is not None:
+            self._add_products(total[self.weight], factors, fresh)
+
+    def _add_products(self, into: Tensor, factors: Tensor, fresh: bool) -> None:
+        grad, inputs = self.grad, self.inputs
         if grad.shape[1] <= inputs.shape[1]:
             grad = grad * factors[:, None]
         else:
             inputs = inputs * factors[:, None]
-        sums = total[self.weight].view(grad.shape[1], -1)
-        sums.addmm_(grad.t(), inputs, beta=int(not fresh))
+        into.view(grad.shape[1], -1).addmm_(grad.t(), inputs, beta=int(not fresh))
+
+
+class MaskedOuter(Outer):
+    """The same on a support M: |M * (g a^T)|^2 = (g^2)^T M a^2, one more product of matrices.
+
+    Where few weights are left all products are over those alone; what the others would get is
+    never worked out, or left for the caller to drop.
+    """
+
+    def __init__(self, kernel: LinearKernel, inputs: Tensor, grad: Tensor, mask: Support) -> None:
+        """See what the layer has in the support."""
+        self._part = None if kernel.weight is None else mask.part(kernel.weight)
+        self._biases = None if kernel.bias is None else mask.part(kernel.bias)
+        few = self._part is not None and self._part.has_products(inputs)
+        self._few = self._part if few else None
+        super().__init__(kernel, inputs, grad)
+        if self._few is not None:
+            self.size -= self._few.size
+
+    def _squares(self) -> Tensor:
+        # The floors keep a product of an underflown and a huge factor from reading as zero.
+        g2 = self.grad.square().clamp_min_(FLOOR)
+        square = g2.new_zeros(len(g2))
+        part, biases = self._part, self._biases
+        if part is not None and not part.empty:
+            a2 = self.inputs.square().clamp_min_(FLOOR)
+            if self._few is not None:
+                products = part.matrix(g2.shape[1], g2) @ a2.t()
+                square = torch.linalg.vecdot(products, g2.t(), dim=0)
+            else:
+                ones = part.ones(g2).view(g2.shape[1], -1)
+                square = torch.linalg.vecdot(torch.mm(g2, ones), a2)
+        if biases is not None:
+            square = square + torch.mv(g2, biases.ones(g2))
+        return square
+
+    def _add_products(self, into: Tensor, factors: Tensor, fresh: bool) -> None:
+        if self._few is None:
+            super()._add_products(into, factors, fresh)
+        elif not self._few.empty:
+            ones = self._few.matrix(self.grad.shape[1], self.grad)
+            scaled = (self.grad * factors[:, None]).t()
+            sums = torch.sparse.sampled_addmm(ones, scaled, self.inputs, beta=0.0)
+            into.index_add_(0, self._few.index, sums.values())
 
 
 def _square(rows: Tensor) -> Tensor:
     # The floor keeps a product of an underflown and a huge factor from reading as zero.
-    return torch.linalg.vector_norm(rows, dim=1).square_().clamp_min_(1e-30)
+    return torch.linalg.vector_norm(rows, dim=1).square_().clamp_min_(FLOOR)

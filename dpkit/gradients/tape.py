@@ -19,6 +19,7 @@ from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.norms import GroupNormKernel, LayerNormKernel
 from dpkit.gradients.parameters import FlatParameters
 from dpkit.gradients.sizes import Footprint
+from dpkit.gradients.support import Support
 
 KINDS: tuple[type[Kernel], ...] = (
     LinearKernel,
@@ -81,10 +82,12 @@ class Taped:
         self._unit_of = {id(k): n for n, unit in enumerate(units) for k in unit.kernels}
 
     def works(
-        self, inputs: Tensor, targets: Tensor, mask: Tensor | None
+        self, inputs: Tensor, targets: Tensor, mask: Support | None
     ) -> tuple[list[Work | None], Tensor]:
-        """One Work for each unit (None where the loss does not reach it), and the losses (B,)."""
-        found, losses = self._backward(inputs, targets)
+        """One Work for each unit (None where the loss or the support does not reach it), and the
+        losses (B,). Layers that are wholly frozen are not listened to.
+        """
+        found, losses = self._backward(inputs, targets, mask)
         return [_merged(calls, mask) for calls in found], losses
 
     def examples(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,11 +114,11 @@ class Taped:
         )
 
     def _backward(
-        self, inputs: Tensor, targets: Tensor
+        self, inputs: Tensor, targets: Tensor, mask: Support | None = None
     ) -> tuple[list[list[tuple[Call, Tensor]]], Tensor]:
         """The calls of each unit with the gradients at their outputs, and the losses."""
         calls: list[Call] = []
-        with torch.enable_grad(), self._listening(calls):
+        with torch.enable_grad(), self._listening(calls, mask):
             losses = self.loss(self.model(inputs), targets)
             edges = [call.edge for call in calls]
             grads = torch.autograd.grad(losses.sum(), edges, allow_unused=True)
@@ -128,8 +131,9 @@ class Taped:
         return found, losses.detach()
 
     @contextmanager
-    def _listening(self, calls: list[Call]) -> Iterator[None]:
-        kernels = [kernel for unit in self.units for kernel in unit.kernels]
+    def _listening(self, calls: list[Call], mask: Support | None) -> Iterator[None]:
+        units = [u for u in self.units if mask is None or mask.touches(u.places)]
+        kernels = [kernel for unit in units for kernel in unit.kernels]
         handles = [k.module.register_forward_hook(_listener(k, calls)) for k in kernels]
         replaced = [k for k in kernels if isinstance(k, InProjection)]
         for kernel in replaced:
@@ -201,7 +205,7 @@ def _check_records_first(call: Call, records: int) -> None:
         )
 
 
-def _merged(calls: list[tuple[Call, Tensor]], mask: Tensor | None) -> Work | None:
+def _merged(calls: list[tuple[Call, Tensor]], mask: Support | None) -> Work | None:
     if not calls:
         return None
     if len(calls) == 1:
