@@ -1,0 +1,7 @@
+"""Sweeps: many plans, one store; nothing that was finished is lost or made again."""
+
+from dpkit.sweeping.grid import Grid, Point
+from dpkit.sweeping.loop import Sweep, sweep
+from dpkit.sweeping.store import Record, Store
+
+__all__ = ["Grid", "Point", "Record", "Store", "Sweep", "sweep"]

@@ -1,0 +1,356 @@
+"""Sweeps: a finished run is never lost nor made again, whatever dies, and nothing runs unpaid."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import dpkit as dp
+from dpkit import sweeping
+from dpkit.sweeping import Grid, Store, sweep
+from tests import sweeps
+from tests.sweeps import GRID, PLAN, SEEDS, Here, linear, published, records
+
+KILLS = 1000 if os.environ.get("DPKIT_LONG") else 50
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "runs.sqlite"
+
+
+def content(path):
+    """What a store holds, times aside."""
+    with Store(path) as store:
+        found = {record.key: replace(record, seconds=None) for record in store.records()}
+    return found
+
+
+def ended(*arguments, **options):
+    return list(sweep(*arguments, executor=options.pop("executor", Here()), **options))
+
+
+# ---- what is made, and what is stored ----------------------------------------------------------
+
+
+def test_every_plan_with_every_seed_is_made_once_and_is_what_train_makes(file):
+    made = ended(GRID, published, linear, seeds=SEEDS, store=file)
+    assert len(made) == len(GRID) * len(SEEDS) == 12
+    assert len({record.key for record in made}) == 12
+    record = next(r for r in made if r.seed == 1 and r.settings["method.noise_multiplier"] == 4.0)
+    assert record.state == "finished" and record.data == "my-data"
+    assert record.epsilon == record.plan.epsilon() == record.run.spent[-1]
+    data = published()
+    *_, last = dp.train(linear(data, 1), data, record.plan, seed=1, device="cpu")
+    assert record.accuracy == record.run.accuracy[-1] == last.peek.accuracy
+    assert record.run.guarantee == record.plan.guarantee(seeded=True)
+    assert record.versions["torch"] == torch.__version__
+
+
+def test_a_second_call_makes_nothing_and_tells_the_same(file, monkeypatch):
+    first = ended(GRID, published, linear, seeds=SEEDS, store=file)
+    before = content(file)
+    monkeypatch.setattr(sweeping.workers, "perform", None)  # whoever trained now would fail
+    again = ended(GRID, published, linear, seeds=SEEDS, store=file)
+    assert {r.key for r in again} == {r.key for r in first} and content(file) == before
+
+
+def test_a_broken_off_sweep_goes_on_where_it_was(file):
+    begun = sweep(GRID, published, linear, seeds=SEEDS, store=file, executor=Here())
+    kept = [next(begun) for _ in range(5)]
+    begun.close()
+    with Store(file) as store:
+        paid = store.paid()
+    rest = sweep(GRID, published, linear, seeds=SEEDS, store=file, executor=Here())
+    found = list(rest)
+    assert len(found) == rest.total == rest.finished == 12 and rest.seconds_left == 0.0
+    with Store(file) as store:
+        assert all(store.paid()[r.key] == paid[r.key] == 1 for r in kept), "none is made twice"
+
+
+def test_more_seeds_and_plans_join_an_old_store(file):
+    ended(PLAN, published, linear, seeds=(0,), store=file)
+    ended(PLAN, published, linear, seeds=(0, 1), store=file)
+    with Store(file) as store:
+        assert [record.seed for record in store.records("finished")] == [0, 1]
+        assert store.attempts == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"plan": replace(PLAN, delta=1e-4)},
+        {"seeds": (7,)},
+        {"data": partial(records, 90)},
+        {"model": torch.nn.Linear(2, 3)},
+        {"evaluate_every": 2},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_changes_a_run_makes_another_key(file, change):
+    first = {"plan": PLAN, "data": published, "model": linear, "seeds": (0,)}
+
+    def keys(arguments):
+        arguments = dict(arguments)
+        parts = [arguments.pop(name) for name in ("plan", "data", "model")]
+        return {record.key for record in ended(*parts, store=file, **arguments)}
+
+    assert keys(first) == keys(first)
+    assert not keys(first) & keys({**first, **change})
+
+
+def test_models_that_differ_in_their_weights_alone_are_told_apart():
+    one, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    assert sweeping.tasks.name_of(one) != sweeping.tasks.name_of(other)
+    assert sweeping.tasks.name_of(one) == sweeping.tasks.name_of(one)
+    wide = partial(dp.zoo.mlp, hidden=(3,))
+    assert sweeping.tasks.name_of(wide) != sweeping.tasks.name_of(dp.zoo.mlp)
+
+
+def test_secret_runs_are_made_as_often_as_asked_and_differ(file):
+    made = ended(PLAN, published, linear, seeds=(None, None), store=file)
+    assert len({record.key for record in made}) == 2
+    assert all("Teaching run" not in record.run.guarantee for record in made)
+    assert len(ended(PLAN, published, linear, seeds=(None, None), store=file)) == 2
+    with Store(file) as store:
+        assert store.attempts == 2
+
+
+def test_private_records_are_known_again_by_the_owner_of_the_store_alone(file, tmp_path):
+    first = ended(PLAN, records, linear, store=file)
+    assert ended(PLAN, records(), linear, store=file)[0].key == first[0].key
+    other = ended(PLAN, records, linear, store=tmp_path / "other.sqlite")
+    assert other[0].fingerprint != first[0].fingerprint, "no guess can be tested without the key"
+    assert (file.parent / "runs.sqlite.key").stat().st_mode & 0o77 == 0
+
+
+def test_the_price_is_on_disk_before_a_run_begins(file):
+    seen = []
+
+    class Watching(Here):
+        def submit(self, fn, /, task, work):
+            base = sqlite3.connect(file)
+            seen.append(base.execute("SELECT key, epsilon FROM spends").fetchall()[-1])
+            base.close()
+            assert seen[-1][0] == task.key
+            return super().submit(fn, task, work)
+
+    (record,) = ended(PLAN, published, linear, store=file, executor=Watching())
+    assert seen == [(record.key, PLAN.epsilon())]
+
+
+# ---- what fails, and what is refused -----------------------------------------------------------
+
+
+def test_what_fails_is_tried_four_times_then_set_aside_and_told(file):
+    with pytest.warns(UserWarning, match="set aside after 4 failures: RuntimeError: no model"):
+        made = ended(PLAN, published, sweeps.failing, seeds=(0, 1, 2), store=file)
+    assert [record.seed for record in made] == [0, 2]
+    with Store(file) as store:
+        (lost,) = store.records("set aside")
+        assert lost.seed == 1 and lost.failures == 4 and "no model today" in lost.error
+        assert store.paid()[lost.key] == 4, "an attempt that failed was paid for as well"
+    begun = sweep(PLAN, published, sweeps.failing, seeds=(1,), store=file, executor=Here())
+    assert list(begun) == [] and begun.set_aside == 1, "and it is not tried again by itself"
+    with Store(file) as store:
+        store.revive()
+        assert store.state(lost.key) == "waiting"
+
+
+def test_what_fails_once_is_made_at_the_second_attempt(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("DPKIT_TEST_MARK", str(tmp_path))
+    made = ended(PLAN, published, sweeps.flaky, seeds=(0, 1), store=file)
+    assert {record.seed for record in made} == {0, 1}
+    assert all(record.failures == 1 and record.error is None for record in made)
+
+
+def test_what_cannot_be_accounted_is_set_aside_and_told_and_the_rest_runs(file):
+    noises = (1.0, -1.0, "loud")
+    grid = Grid(PLAN, {"method.noise_multiplier": noises, "sampler.sample_rate": (0.25, 2.0)})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        begun = sweep(grid, published, linear, store=file, executor=Here())
+    assert len(told) == 5 and all("is set aside: " in str(one.message) for one in told)
+    made = list(begun)
+    assert len(made) == 1 and begun.set_aside == 5 and begun.total == 6
+    with Store(file) as store:
+        refused = list(store.records("refused"))
+        assert {record.settings["method.noise_multiplier"] for record in refused} == set(noises)
+        assert all("must" in record.error for record in refused)
+        with pytest.raises(ValueError, match="no plan, for it was refused"):
+            _ = refused[0].plan
+        with pytest.raises(ValueError, match="not finished, it is refused"):
+            _ = refused[0].run
+
+
+def test_a_grid_calibrates_to_a_price_last(file):
+    grid = Grid(PLAN, {"epsilon": (1.0, 2.0), "sampler.steps": (4, 8)})
+    for point in grid:
+        wanted = dict(point.settings)
+        assert point.plan.epsilon() <= wanted["epsilon"] < 1.01 * point.plan.epsilon()
+        assert point.plan.steps == wanted["sampler.steps"]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Grid(PLAN, {"method.noise": (1,)}), "DPSGD has no 'noise'"),
+        (lambda: Grid(PLAN, {"delta": ()}), "at least one value"),
+        (lambda: Grid("plan", {}), "plan must be a Plan"),
+        (lambda: sweep(3, "digits", linear), "iterable"),
+        (lambda: sweep(["plan"], "moons", linear, executor=Here()), "hold Plans"),
+        (lambda: sweep(PLAN, published, lambda d, s: None, executor=Here()), "top of a module"),
+        (lambda: sweep(PLAN, published, linear, seeds=3), "seeds must list"),
+        (lambda: sweep(PLAN, published, linear, seeds=(-1,)), "whole number in"),
+        (lambda: sweep(PLAN, published, linear, workers=0), "worker processes"),
+        (lambda: sweep(PLAN, published, linear, executor=3), "concurrent.futures.Executor"),
+        (lambda: sweep(PLAN, published, linear, store="no/such/folder.sqlite"), "no folder"),
+        (lambda: sweep(PLAN, lambda: published(), linear, executor=Here()), "cannot be sent"),
+    ],
+)
+def test_bad_input_ends_in_a_sentence_before_anything_runs(make, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, TypeError, OSError), match=says):
+        make()
+
+
+def test_what_is_no_store_is_refused(file):
+    file.write_text("a letter" * 500)
+    with pytest.raises(ValueError, match="not a store of runs"):
+        Store(file)
+    assert file.read_text() == "a letter" * 500, "and left as it was"
+    other = sqlite3.connect(file.with_name("other.sqlite"))
+    other.execute("CREATE TABLE letters (text TEXT)")
+    other.close()
+    with pytest.raises(ValueError, match="database of another program"):
+        Store(file.with_name("other.sqlite"))
+    with Store(file.with_name("new.sqlite")):
+        pass
+    base = sqlite3.connect(file.with_name("new.sqlite"))
+    base.execute("PRAGMA user_version = 2")
+    base.close()
+    with pytest.raises(ValueError, match="in version 2; this dpkit reads version 1"):
+        Store(file.with_name("new.sqlite"))
+
+
+def test_a_full_disk_loses_nothing_that_was_finished(file):
+    store = Store(file)
+    kept = ended(PLAN, published, linear, seeds=range(3), store=store)
+    pages = store._base.execute("PRAGMA page_count").fetchone()[0]
+    store._base.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(OSError, match="disk is full; free some space"):
+        ended(PLAN, published, linear, seeds=range(60), store=store)
+    store.close()
+    with Store(file) as again:
+        assert {r.key for r in kept} <= {r.key for r in again.records("finished")}
+    assert len(ended(PLAN, published, linear, seeds=range(60), store=file)) == 60
+
+
+# ---- processes ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The sweep of `tests.sweeps` made in this process, without interruption."""
+    path = tmp_path_factory.mktemp("unbroken") / "runs.sqlite"
+    ended(GRID, published, linear, seeds=SEEDS, store=path)
+    return content(path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_store_what_one_process_stores(file, unbroken, workers):
+    made = list(sweep(GRID, published, linear, seeds=SEEDS, store=file, workers=workers))
+    assert len(made) == 12 and content(file) == unbroken
+
+
+def test_any_executor_stores_the_same(tmp_path, unbroken):
+    for number, kind in enumerate((ThreadPoolExecutor, ProcessPoolExecutor)):
+        with kind(2) as executor, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads
+            store = tmp_path / f"{number}.sqlite"
+            made = list(sweep(GRID, published, linear, seeds=SEEDS, store=store, executor=executor))
+            assert len(made) == 12 and content(store) == unbroken
+            assert executor.submit(int).result() == 0, "it is not shut down"
+
+
+def test_a_dask_cluster_stores_the_same(file, unbroken):
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        pool = client.get_executor()
+        made = list(sweep(GRID, published, linear, seeds=SEEDS, store=file, executor=pool))
+    assert len(made) == 12 and content(file) == unbroken
+
+
+def test_a_worker_that_dies_over_a_run_costs_that_run_alone(file):
+    with pytest.warns(UserWarning, match="set aside after 4 failures: its worker died"):
+        made = list(sweep(PLAN, published, sweeps.deadly, seeds=(0, 1, 2), store=file, workers=2))
+    assert {record.seed for record in made} == {0, 2}
+
+
+def test_workers_that_are_killed_now_and_then_delay_a_sweep_only(file):
+    begun = sweep(PLAN, published, sweeps.slow, seeds=range(8), store=file, workers=2)
+    keys = []
+    for record in begun:
+        keys.append(record.key)
+        if len(keys) == 4:
+            for pool in begun._workers._pools:
+                for process in list((pool and pool._processes or {}).values()):
+                    process.kill()
+    assert len(set(keys)) == len(keys) == 8
+
+
+def test_a_killed_sweep_loses_no_finished_run_and_ends_as_if_unbroken(tmp_path):
+    """In forks that are killed at random moments, and that start anew on what they left."""
+    seeds = range(6)
+    program = (
+        "import sys, pathlib; from tests.sweeps import killed; "
+        f"killed(pathlib.Path(sys.argv[1]), {KILLS}, range(6))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=3000)
+    ended(GRID, published, linear, seeds=seeds, store=tmp_path / "unbroken.sqlite")
+    unbroken, broken_off = content(tmp_path / "unbroken.sqlite"), 0
+    for told in tmp_path.glob("*.told"):
+        finished = set(told.read_text().split())
+        found = content(told.with_suffix(".sqlite"))
+        assert finished <= {key for key, r in found.items() if r.state == "finished"}
+        assert all(found[key] == unbroken[key] for key in finished), "bit for bit"
+        with Store(told.with_suffix(".sqlite")) as store:
+            broken_off += store.attempts - len(store.paid())
+        made = ended(GRID, published, linear, seeds=seeds, store=told.with_suffix(".sqlite"))
+        assert len(made) == 36 and content(told.with_suffix(".sqlite")) == unbroken
+    assert broken_off > KILLS / 5, "kills met runs under way, which were paid for again"
+
+
+def test_a_killed_sweep_takes_its_workers_along(file, tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    program = "import sys; from tests.sweeps import with_a_worker; with_a_worker(sys.argv[1])"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"DPKIT_TEST_MARK": str(marks)},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stdout.readline()
+        process.kill()
+    (worker,) = (int(mark.name) for mark in marks.iterdir())
+    deadline = time.monotonic() + 20
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(worker), "the worker outlived its sweep"
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
