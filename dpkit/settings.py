@@ -123,14 +123,17 @@ class Settings:
         settings = cls()
         for word in text.split():
             name, equals, value = word.partition("=")
-            if not equals or name not in (*_TEXT, *_NAMES):
+            if not equals:
                 known = ", ".join((*_TEXT, *_NAMES))
                 raise ValueError(f"{word!r} is no setting; write name=value with {known}.")
-            if name in _TEXT:
-                settings = settings.turned(name, value)
-            else:
-                settings = settings.turned(_NAMES[name], _number(name, value))
+            check_name(name)
+            settings = settings.told(name, value if name in _TEXT else _number(name, value))
         return settings
+
+    def told(self, name: str, value: Any) -> Self:
+        """A checked copy with one field changed by its short name, such as noise or clip."""
+        check_name(name)
+        return self.turned(_NAMES.get(name, name), value)
 
     def to_python(self, plan: Plan) -> str:
         """The lines of Python that repeat the run exactly."""
@@ -160,6 +163,11 @@ def choose(name: str, known: dict[str, Any], what: str) -> Any:
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ValueError(f"There is no {what} {name!r}{hint}; there are: {', '.join(known)}.")
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no short name of a setting, with the closest that is."""
+    choose(name, dict.fromkeys((*_TEXT, *_NAMES)), "setting")
 
 
 def fitting(settings: Settings, data: Dataset) -> Settings:
