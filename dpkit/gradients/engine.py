@@ -146,6 +146,7 @@ class Engine:
         for x, y, count in self._chunks(inputs, targets):
             works, losses = self._source.works(x, y, support)
             parts.append(self._add(total, works, losses, max_grad_norm, not parts, count))
+            del works  # before the next microbatch's are made beside them
         result = self._gathered(total, parts)
         if isinstance(mask, Tensor):
             total *= mask

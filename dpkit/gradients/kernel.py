@@ -145,12 +145,15 @@ def row_norms(rows: Tensor) -> Tensor:
     torch adds 262,144 squares in float32 with an error of 2e-6, mostly downward: a norm that is
     told too small lets a record pass its bound.
     """
-    even = rows.shape[1] // LONG * LONG
-    if even <= LONG:
+    long = rows.shape[1]
+    if long < 2 * LONG:
         return torch.linalg.vector_norm(rows, dim=1)
+    even = long // LONG * LONG
     parts = torch.linalg.vector_norm(rows[:, :even].unflatten(1, (-1, LONG)), dim=2)
-    rest = torch.linalg.vector_norm(rows[:, even:], dim=1, keepdim=True)
-    return torch.linalg.vector_norm(torch.cat([parts, rest], dim=1), dim=1)
+    if even < long:
+        rest = torch.linalg.vector_norm(rows[:, even:], dim=1, keepdim=True)
+        parts = torch.cat([parts, rest], dim=1)
+    return torch.linalg.vector_norm(parts, dim=1)
 
 
 def zeroed(rows: Tensor, good: Tensor) -> Tensor:

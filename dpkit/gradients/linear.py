@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, row_norms, zeroed
+from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, zeroed
 from dpkit.gradients.support import Support
 
 FLOOR = 1e-30
 """What a square is at least: zero may be a product that has underflown."""
-
-BLOCK_BYTES = 2**20
-"""Per-example gradients made at a time: half of a core's own cache."""
 
 
 class LinearKernel(Kernel):
@@ -34,7 +29,8 @@ class LinearKernel(Kernel):
             a = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
             pieces.append((self.weight, torch.bmm(g.transpose(1, 2), a).flatten(1)))
         if self.bias is not None:
-            pieces.append((self.bias, g.sum(1)))
+            ones = g.new_ones(g.shape[0], 1, g.shape[1])  # a product is faster than a reduction
+            pieces.append((self.bias, torch.bmm(ones, g).squeeze(1)))
         return pieces
 
     def work(self, kept: Kept, grad: Tensor, mask: Support | None) -> Work:
@@ -43,31 +39,7 @@ class LinearKernel(Kernel):
             if mask is None:
                 return Outer(self, kept[0], grad)
             return MaskedOuter(self, kept[0], grad, mask)
-        if mask is not None or self.weight is None:
-            return Rows(self.examples(kept, grad), mask)
-        return self._sequences(kept[0], grad)
-
-    def _sequences(self, inputs: Tensor, grad: Tensor) -> Work:
-        """Per-example products, and their norms while each block of them is in the cache."""
-        a = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
-        g = grad.reshape(grad.shape[0], -1, grad.shape[-1])
-        records, out, into = a.shape[0], g.shape[2], a.shape[2]
-        rows, squares = a.new_empty(records, out, into), a.new_empty(records)
-        step = (
-            max(1, BLOCK_BYTES // (out * into * a.element_size()))
-            if a.device.type == "cpu"
-            else records
-        )
-        for start in range(0, records, step):
-            some = slice(start, start + step)
-            torch.bmm(g[some].transpose(1, 2), a[some], out=rows[some])
-            squares[some] = row_norms(rows[some].flatten(1))
-        squares.square_()
-        pieces: list[Any] = [(self.weight, rows.flatten(1))]
-        if self.bias is not None:
-            pieces.append((self.bias, g.sum(1)))
-            squares.add_(torch.linalg.vector_norm(pieces[1][1], dim=1).square_())
-        return Rows(pieces, squares=squares)
+        return Rows(self.examples(kept, grad), mask)
 
 
 class Outer(Work):
