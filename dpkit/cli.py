@@ -1,4 +1,4 @@
-"""The command line: `dpkit lab`, `dpkit epsilon`, `dpkit train`."""
+"""The command line: `dpkit lab`, `dpkit epsilon`, `dpkit train`, `dpkit sweep`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from dpkit import cli_sweep
 from dpkit.knobs import Knob, every_knob, knobs_of
 
 
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
             help="train privately without a notebook and write the run as JSON",
             epilog="example: dpkit train --data digits --epsilon 3 --output run.json",
         )
+    )
+    cli_sweep.options(
+        commands.add_parser("sweep", help="train every plan of a file, and go on where it stopped")
     )
     return parser
 

@@ -1,6 +1,8 @@
 """Sweeps: a finished run is never lost nor made again, whatever dies, and nothing runs unpaid."""
 
+import csv
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -15,8 +17,12 @@ import pytest
 import torch
 
 import dpkit as dp
-from dpkit import sweeping
-from dpkit.sweeping import Grid, Store, sweep
+from dpkit import cli, sweeping
+from dpkit.figures import sweeps as figures
+from dpkit.mechanisms import Ledger
+from dpkit.sweeping import Grid, Store, export, sweep
+from dpkit.sweeping.asked import read
+from dpkit.sweeping.total import total
 from tests import sweeps
 from tests.sweeps import GRID, PLAN, SEEDS, Here, linear, published, records
 
@@ -354,3 +360,176 @@ def alive(process):
         return False
     status = Path(f"/proc/{process}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+# ---- files, tables, totals ---------------------------------------------------------------------
+
+FILE = """
+data = "moons"
+model = "logistic"
+seeds = [0, 1]
+
+[settings]
+examples = 60
+epochs = 2
+batch = 20
+
+[grid]
+noise = [1.0, 4.0, -1.0]
+"""
+
+
+@pytest.fixture
+def asked(tmp_path):
+    path = tmp_path / "asked.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_the_command_makes_what_a_file_asks_for_and_goes_on(asked, capsys):
+    tables = [f"--csv={asked.with_suffix('.csv')}", f"--html={asked.with_suffix('.html')}"]
+    for _ in range(2):
+        assert cli.main(["sweep", str(asked), "--workers", "1", "--quiet", *tables]) == 1
+        told = capsys.readouterr()
+        assert "4 of 6 runs" in told.out and "2 set aside" in told.out
+        assert "note: The plan with noise = -1.0 is set aside" in told.err
+        assert "4 attempts at 4 runs, shown or not, cost ε = " in told.out
+    with Store(asked.with_suffix(".sqlite")) as store:
+        assert store.attempts == 4
+        wanted = {record.key: record for record in store.records("finished")}
+    with open(asked.with_suffix(".csv"), newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {row["key"] for row in table} == set(wanted)
+    for row in table:
+        record = wanted[row["key"]]
+        assert float(row["epsilon"]) == record.plan.epsilon()
+        assert float(row["accuracy"]) == record.accuracy
+        assert float(row["method.noise_multiplier"]) in (1.0, 4.0)
+        assert row["guarantee"] == record.run.guarantee
+    page = asked.with_suffix(".html").read_text()
+    assert "4 runs; frontier: " in page and '<script src=' not in page
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"moons"', "moons", "not TOML.*line 2"),
+        ("model =", "modle =", r"line 3: modle is no key of a sweep \(did you mean model\?\)"),
+        ('"logistic"', '"logistics"', "line 3: model is refused: .*did you mean 'logistic'"),
+        ('"moons"', '"mist"', "line 2: data is refused: .*mnist"),
+        ("[0, 1]", "0", "line 4: seeds must be a list, got 0"),
+        ("[0, 1]", "[0.5]", "line 4: seeds must list whole numbers"),
+        ("epochs = 2", "epoch = 2", "line 8: epoch is refused: .*did you mean 'epochs'"),
+        ("epochs = 2", "epochs = -2", r"line 8: epochs is refused: .*\(0, 100000\]"),
+        ("noise = [1.0, 4.0, -1.0]", "noise = 3", "line 12: noise must list at least one value"),
+        ("noise = ", "nose = ", "line 12: nose is refused: .*did you mean 'noise'"),
+        ("noise = [1.0, 4.0, -1.0]", "seed = [1]", "line 12: seed belongs to the whole sweep"),
+    ],
+)
+def test_a_malformed_file_is_told_by_line_and_key(asked, old, new, says, capsys):
+    asked.write_text(FILE.replace(old, new))
+    assert cli.main(["sweep", str(asked)]) == 2
+    told = capsys.readouterr().err
+    assert re.search(says, told) and len(told.splitlines()) == 1
+    assert not asked.with_suffix(".sqlite").exists(), "nothing was begun"
+
+
+def test_the_command_tells_what_it_lacks(asked, tmp_path, capsys):
+    assert cli.main(["sweep"]) == 2 and "--example" in capsys.readouterr().err
+    assert cli.main(["sweep", str(tmp_path / "none.toml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    pytest.importorskip("distributed")
+    assert cli.main(["sweep", str(asked), "--dask", "tcp://127.0.0.1:1"]) == 2
+    assert "No Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_the_example_is_a_sweep_file(tmp_path, capsys):
+    assert cli.main(["sweep", "--example"]) == 0
+    path = tmp_path / "example.toml"
+    path.write_text(capsys.readouterr().out)
+    found = read(path)
+    assert len(found.points) == 12 and all(point.plan for point in found.points)
+
+
+def test_the_total_is_the_composition_of_every_attempt(file):
+    with pytest.warns(UserWarning, match="set aside after 4 failures"):
+        ended(PLAN, published, sweeps.failing, seeds=(0, 1), store=file)
+    with Store(file) as store:
+        found = total(store)
+        assert (found.runs, found.attempts) == (2, 5), "the four that failed were paid for"
+        entries = [(m, 5 * count) for m, count in PLAN.ledger().entries]
+        five = Ledger.of(entries, PLAN.neighbours)
+        assert found.epsilon == pytest.approx(dp.PLD().epsilon(five, PLAN.delta))
+        assert dp.plan.round_up(found.epsilon) in found.sentence
+        fixed = replace(PLAN, sampler=dp.FixedSize(15, 60, 6))
+        ended(fixed, published, linear, store=store)
+        assert "different neighbouring relations" in total(store).sentence
+    with Store(file.with_name("none.sqlite")) as store:
+        assert total(store).sentence == "Nothing was run yet."
+
+
+def test_other_records_have_a_total_of_their_own(file):
+    ended(PLAN, published, linear, store=file)
+    ended(PLAN, partial(records, 90), linear, store=file)
+    with Store(file) as store:
+        assert total(store).runs == 1
+        assert total(store, published().fingerprint).epsilon == pytest.approx(PLAN.epsilon())
+
+
+def test_parquet_holds_the_same_table(file, tmp_path):
+    made = ended(GRID, published, linear, store=file)
+    try:
+        import pandas
+        import pyarrow  # noqa: F401
+    except ImportError:
+        with pytest.raises(ImportError, match="pandas and pyarrow"):
+            export.to_parquet(made, tmp_path / "runs.parquet")
+        return
+    table = pandas.read_parquet(export.to_parquet(made, tmp_path / "runs.parquet"))
+    assert list(table["epsilon"]) == [record.epsilon for record in made]
+
+
+# ---- figures -----------------------------------------------------------------------------------
+
+
+def dot(epsilon, accuracy, seed=0, **knobs):
+    return figures.Point(f"{epsilon} {seed}", epsilon, accuracy, f"{epsilon} {knobs}", seed, knobs)
+
+
+def test_the_frontier_is_made_of_means_not_of_lucky_seeds():
+    dots = [
+        dot(1, 0.5, 0),
+        dot(1, 0.9, 1),
+        dot(2, 0.72, 0),
+        dot(2, 0.74, 1),
+        dot(3, 0.7),
+        dot(4, 0.8),
+    ]
+    edge = figures.frontier(figures.means(dots))
+    assert [(m.epsilon, round(m.accuracy, 3)) for m in edge] == [(1, 0.7), (2, 0.73), (4, 0.8)]
+    assert edge[1].half == pytest.approx(12.706 * 0.01, rel=1e-3), "Student's t with two seeds"
+    assert edge[2].half == float("inf"), "one seed says nothing of its spread"
+    drawn = figures.plane(dots)
+    assert list(drawn["data"][0]["y"]) == pytest.approx([50, 90, 72, 74, 70, 80])
+    assert drawn["data"][1]["x"] == [1, 2, 4]
+    assert "6 runs; frontier: 70.0% at ε 1" in figures.in_words(dots)
+
+
+def test_kinds_are_compared_by_their_frontiers_and_knobs_have_an_axis_each():
+    dots = [dot(e, a, s, kind=k) for k, e, a in (("one", 1, 0.5), ("two", 1, 0.6), ("two", 2, 0.7))
+            for s in (0, 1, 2)]  # fmt: skip
+    drawn = figures.compared(dots, lambda point: point.knobs["kind"])
+    assert [line["name"] for line in drawn["data"] if "name" in line] == ["one", "two"]
+    assert figures.varying(dots) == ["kind"]
+    axes = figures.parallel(dots, ["kind"], {})["data"][0]["dimensions"]
+    assert [axis["label"] for axis in axes] == ["kind", "log₁₀ ε", "accuracy (%)"]
+    assert axes[0]["ticktext"] == ["one", "two"]
+
+
+def test_nothing_yet_is_said_so():
+    for drawn in (
+        figures.plane([]),
+        figures.parallel([], [], {}),
+        figures.plane([dot(float("inf"), 1)]),
+    ):
+        assert "No finished run yet" in drawn["layout"]["annotations"][0]["text"]

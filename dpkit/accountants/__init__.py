@@ -14,6 +14,7 @@ from dpkit.accountants.interop import to_dp_event
 from dpkit.accountants.moments import Moments
 from dpkit.accountants.pld import PLD
 from dpkit.accountants.rdp import RDP
+from dpkit.accountants.selection import BestOfRandom
 from dpkit.accountants.yu import YuRandomSampling
 from dpkit.accountants.zcdp import ZCDP
 
@@ -25,6 +26,7 @@ __all__ = [
     "Accountant",
     "Advanced",
     "Basic",
+    "BestOfRandom",
     "Bounds",
     "LossDistribution",
     "Moments",

@@ -1,0 +1,93 @@
+"""Finished runs as a table: CSV for everybody, Parquet for those who have pandas and pyarrow."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from dpkit.figures.sweeps import Point
+from dpkit.knobs import every_knob
+from dpkit.plan import Plan
+from dpkit.sweeping.store import Record
+
+
+def knobs_of_plan(plan: Plan) -> dict[str, Any]:
+    """Every knob of a plan by its dotted path, a schedule in words, and the kinds of its parts."""
+    found: dict[str, Any] = {
+        "method": type(plan.method).__name__, "sampler": type(plan.sampler).__name__,
+        "accountant": plan.accountant.name, "relation": plan.neighbours.name,
+    }  # fmt: skip
+    for path, _, value in every_knob(plan):
+        number = value is None or isinstance(value, int | float)
+        found[path] = value if number else _in_words(value)
+    return found
+
+
+def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """A flat row for each finished run: what it was, what it cost, what it reached."""
+    found = []
+    for record in records:
+        if record.state != "finished":
+            continue
+        found.append(
+            {"key": record.key, "data": record.data, "model": record.model, "seed": record.seed,
+             "epsilon": record.epsilon, "accuracy": record.accuracy, "steps": record.plan.steps,
+             "seconds": record.seconds, **knobs_of_plan(record.plan),
+             "guarantee": record.run.guarantee,
+             **{f"{name} version": number for name, number in record.versions.items()}}
+        )  # fmt: skip
+    return found
+
+
+def to_csv(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
+    """Write the table as CSV; columns that a run does not have stay empty."""
+    table = rows(records)
+    heads = list(dict.fromkeys(name for row in table for name in row))
+    target, part = Path(path), Path(f"{path}.part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, heads)
+        writer.writeheader()
+        writer.writerows(table)
+    return part.replace(target)
+
+
+def to_parquet(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
+    """Write the table as Parquet."""
+    try:
+        import pandas
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"Parquet needs pandas and pyarrow, but {error.name} is not installed: pip install "
+            f"pandas pyarrow, or write CSV."
+        ) from None
+    part = Path(f"{path}.part")
+    pandas.DataFrame(rows(records)).to_parquet(part, index=False)
+    return part.replace(Path(path))
+
+
+def _in_words(schedule: Any) -> str:
+    """A schedule's kind and numbers, short enough for a cell."""
+    numbers = [getattr(schedule, f.name) for f in fields(schedule)]
+    shown = [f"{n:g}" for n in numbers if isinstance(n, int | float)]
+    return f"{type(schedule).__name__}({', '.join(shown)})"
+
+
+def point(record: Record) -> Point:
+    """A finished run on the privacy-utility plane."""
+    assert record.epsilon is not None and record.accuracy is not None
+    knobs = {
+        "model": record.model.partition(" ")[0].rpartition(".")[2],
+        **knobs_of_plan(record.plan),
+    }
+    group = f"{record.plan_json} {record.model} {record.fingerprint}"
+    return Point(record.key, record.epsilon, record.accuracy, group, record.seed, knobs)
+
+
+def points(records: Iterable[Record]) -> list[Point]:
+    """Finished runs that were tested, as points."""
+    return [point(r) for r in records if r.state == "finished" and r.accuracy is not None]
