@@ -39,7 +39,12 @@ class Charges:
     def of(self, group: range) -> Entries:
         """What one group costs."""
         releases = [self.method.releases(step) for step in group]
-        return self.sampler.charge(releases, self.relation)
+        return self.sampler.at_step(group.start).charge(releases, self.relation)
+
+    @property
+    def varies(self) -> bool:
+        """Whether groups differ in what they cost."""
+        return self.method.varies or self.sampler.varies
 
     def meter(self) -> Meter | None:
         """A meter of the budget to which what comes before the run has been paid, or None."""
@@ -55,7 +60,7 @@ class Charges:
         """How many steps the budget admits; all of them without one."""
         if self.budget is None:
             return self.sampler.steps
-        if self.method.varies:
+        if self.varies:
             return self._walked[-1][0] if self._walked else 0
         groups = self.sampler.groups()
         whole, once = len(groups[0]), self.of(groups[0])
@@ -71,7 +76,7 @@ class Charges:
     def entries(self, steps: int) -> Entries:
         """What the first steps cost: whoever is in a group has been charged for all of it."""
         groups = self.sampler.groups()
-        if self.method.varies:
+        if self.varies:
             last = bisect_left(self._walked, steps, key=lambda charge: charge[0])
             walked = islice(self._walked, last + 1 if steps else 0)
             return self.before + [entry for _, entries in walked for entry in entries]
@@ -91,7 +96,7 @@ class Charges:
             return counts
 
         running, groups = row(self.before), self.sampler.groups()
-        if self.method.varies:
+        if self.varies:
             found, walked, end = [], iter(self._walked), 0
             for step in steps:
                 while end < step:

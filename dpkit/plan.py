@@ -58,7 +58,9 @@ class Plan:
         """Check delta, schedules, and that the relation fits method and sampler; charge a group."""
         check_knobs(self)
         self._check_kinds()
-        object.__setattr__(self, "method", read_once(self.method, self.sampler.steps))
+        for part in (self.sampler, self.method):
+            name = "sampler" if part is self.sampler else "method"
+            object.__setattr__(self, name, read_once(part, self.sampler.steps))
         allowed = [r for r in self.sampler.relations if r in self.method.relations]
         if self.relation is not None and self.relation not in allowed:
             raise Refused(

@@ -194,7 +194,7 @@ def tabulated(schedule: Schedule, steps: int) -> Schedule:
 def _number(schedule: Schedule, step: int) -> float:
     try:
         return at(schedule, step)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(
             f"a schedule must give one number for each step, but gives none for step {step}: "
             f"{error}"

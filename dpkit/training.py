@@ -86,7 +86,7 @@ def train(
     def start() -> _Run:
         plan.method.check_records(dataset.shape)
         criterion = loss or torch.nn.functional.cross_entropy
-        stepper = plan.method.start(model, criterion, plan.sampler.expected_batch(size))
+        stepper = plan.method.start(model, criterion, plan.sampler.expected_batches(size))
         run = _Run(plan, dataset, stepper, where, streams, evaluate_every, size)
         stepper.limit(microbatch, memory_budget)
         stepper.prepare(run.inputs, run.targets, dataset.num_classes)
@@ -135,7 +135,7 @@ class _Run:
             if not self.looks.before(group.start, self, meter):
                 break
             releases = [plan.method.releases(step, self.looks.history) for step in group]
-            entries = plan.sampler.charge(releases, plan.neighbours)
+            entries = plan.sampler.at_step(group.start).charge(releases, plan.neighbours)
             if meter is not None and not meter.pay(entries):
                 break
             self.spend.charge(entries)
@@ -241,7 +241,7 @@ class _Run:
 
 def _evaluations(plan: Plan, data: Dataset, size: int) -> int:
     """Steps between measurements: about a tenth of the training's work, 20 to 100 of them."""
-    trained = 3 * plan.steps * plan.sampler.expected_batch(size)
+    trained = 3 * plan.steps * plan.sampler.mean_batch(size, plan.steps)
     wanted = min(100, max(20, 0.1 * trained / max(1, len(data.test_inputs))))
     return max(1, round(plan.steps / wanted))
 

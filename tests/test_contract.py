@@ -10,6 +10,7 @@ import pytest
 import dpkit as dp
 from dpkit.knobs import every_knob, knobs_of, turned
 from dpkit.runs import plan_from_json, plan_to_json
+from dpkit.schedules import at
 
 MECHANISMS = [
     dp.Gaussian(1.5),
@@ -30,6 +31,7 @@ MECHANISMS = [
 SAMPLERS = [
     dp.Poisson(0.1, 12),
     dp.Poisson(1.0, 3),
+    dp.Poisson(dp.schedules.Tabulated(tuple(0.05 + 0.02 * t for t in range(12))), 12),
     dp.Shuffle(7, 3),
     dp.FixedSize(8, 50, 12),
     dp.BallsInBins(7, 3),
@@ -100,7 +102,9 @@ def test_a_sampler_covers_its_steps_and_draws_within_the_data(value):
     assert all(
         len(b) == len(set(b.tolist())) and set(b.tolist()) <= set(range(50)) for b in batches
     )
-    assert value.expected_batch(50) > 0 and value.describe and value.relations
+    assert value.describe and value.relations and value.mean_batch(50, value.steps) > 0
+    sizes = [value.at_step(step).expected_batch(50) for step in range(value.steps)]
+    assert sizes == [at(value.expected_batches(50), step) for step in range(value.steps)]
 
 
 @named([s for s in SAMPLERS if type(s) in (dp.Shuffle, dp.Partition)])
@@ -121,7 +125,7 @@ def test_a_sampler_charges_or_refuses_in_words(value, relation):
     release = (dp.Release(dp.Gaussian(1.0)),)
     group = value.groups()[0]
     if relation in value.relations:
-        entries = value.charge([release] * len(group), relation)
+        entries = value.at_step(0).charge([release] * len(group), relation)
         assert dp.PLD().epsilon(dp.Ledger.of(entries, relation), 1e-5) > 0
     else:
         with pytest.raises(dp.Refused):

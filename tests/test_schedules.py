@@ -8,6 +8,7 @@ import torch
 
 import dpkit as dp
 from dpkit import schedules
+from dpkit.checkpoint import plan_hash
 from dpkit.knobs import every_knob, turned
 from dpkit.runs import plan_from_json, plan_to_json
 
@@ -182,13 +183,98 @@ def test_schedules_and_budgets_are_values(value):
         value.start = 1.0
 
 
-def test_a_rate_that_follows_a_schedule_is_refused_in_words():
-    """No sampler prices batches whose expected size changes: it says so."""
-    rising = schedules.Knots((0.01, 0.05), 10)
-    with pytest.raises(TypeError, match="sample_rate .* a number, .*; it cannot follow a schedule"):
-        dp.Poisson(rising, 100)
-    with pytest.raises(TypeError, match="it cannot follow a schedule"):
-        dp.Shuffle(rising, 10)
+RISING = schedules.Knots((0.02, 0.3), 9)
+
+
+@pytest.mark.parametrize("relation", list(dp.Neighbours))
+def test_batches_that_grow_cost_what_their_steps_cost(relation):
+    """Step by step the pair of that step's rate; epsilon, curve, stored form, stop, all agree."""
+    plan = dp.Plan(dp.DPSGD(1.5), dp.Poisson(RISING, 12), 1e-3, relation)
+    rates = [RISING(step) for step in range(12)]
+    pairs = [dp.Gaussian(1.5).pair(relation, dp.mechanisms.PoissonSampling(rate)) for rate in rates]
+    assert plan.ledger() == dp.Ledger.of([(pair, 1) for pair in pairs], relation)
+    assert plan.ledger(5) == dp.Ledger.of([(pair, 1) for pair in pairs[:5]], relation)
+    curve = plan.curve(12)
+    for n in (1, 5, 12):
+        assert curve.epsilon[n - 1] == pytest.approx(dp.PLD().epsilon(plan.ledger(n), 1e-3))
+    assert plan_from_json(plan_to_json(plan)) == plan
+    assert "at rates from 0.02 to 0.3, fixed beforehand" in plan.guarantee()
+    solved = plan.calibrated(1.0)
+    assert solved.sampler == plan.sampler and 0.98 < solved.epsilon() <= 1.0
+    found = plan.bounds()
+    assert found.lower <= plan.epsilon() <= found.upper
+
+
+def test_a_budget_ends_batches_that_grow():
+    whole = dp.Plan(dp.DPSGD(1.5), dp.Poisson(RISING, 40), 1e-3)
+    budget = dp.RDPBudget.covering(whole.ledger(7), 1e-3)
+    plan = dp.Plan(dp.DPSGD(1.5), dp.Poisson(RISING, 40), 1e-3, budget=budget)
+    assert plan.steps == 7 and plan.ledger() == whole.ledger(7)
+    assert spent(plan).ledger == plan.ledger()
+
+
+def test_a_reacting_noise_takes_batches_that_grow():
+    noise = schedules.ValidationDecay(4.0, 0.7, 2, 1, 1.0)
+    plan = dp.Plan(
+        dp.DPSGD(noise), dp.Poisson(RISING, 60), 1e-3, budget=dp.RDPBudget(0.5, 8.0)
+    )  # fmt: skip
+    inputs, targets = np.random.default_rng(0).standard_normal((30, 4)), np.arange(30) % 3
+    data = dp.datasets.Dataset.of(inputs, targets, public=(inputs, targets))
+    *_, last = dp.train(dp.zoo.logistic(data), data, plan, seed=0)
+    rates = [m.sample_rate for m, _ in last.ledger.entries]
+    assert 4 < last.step < 60 and rates[:3] == [RISING(0), RISING(1), RISING(2)]
+    assert dp.RDPBudget(0.5, 8.0).epsilon(1e-3) == plan.epsilon() >= last.epsilon
+
+
+def test_a_rate_is_read_once():
+    """A rate that says something else once the run has begun changes neither draw nor charge."""
+    begun = []
+    plan = dp.Plan(dp.DPSGD(1.5), dp.Poisson(lambda t: 1.0 if begun else 0.1, 12), 1e-3)
+    price = plan.epsilon()
+    last = spent(plan, lambda: begun.append(True))
+    assert begun and last.epsilon == price == plan.epsilon() and last.peek.batch_size < 20
+    assert plan_hash(plan) != plan_hash(
+        dp.Plan(dp.DPSGD(1.5), dp.Poisson(lambda t: 0.1 + t / 1e9, 12), 1e-3)
+    )
+
+
+@pytest.mark.parametrize("make, error, words", [
+    (lambda: dp.Plan(dp.DPSGD(), dp.Poisson(lambda t: 1.5 - t, 3)), ValueError, r"\(0, 1\], got"),
+    (lambda: dp.Plan(dp.DPSGD(), dp.Poisson(lambda t: 0.0, 3)), ValueError, r"\(0, 1\], got 0"),
+    (lambda: dp.Plan(dp.DPSGD(), dp.Poisson(lambda t: float("nan"), 3)), ValueError, "got nan"),
+    (lambda: dp.Plan(dp.DPSGD(), dp.Poisson(lambda t: "many", 3)), TypeError, "one number for"),
+    (lambda: dp.Plan(dp.DPSGD(), dp.Poisson(schedules.Tabulated((0.1,)), 3)), ValueError,
+     "a value for each of the 3 steps"),
+    (lambda: dp.Poisson(REACTING, 100), ValueError, "cannot follow ValidationDecay"),
+    (lambda: dp.Plan(dp.DPSGD(), dp.Poisson(schedules.Scaled(REACTING, 0.1), 3)), TypeError,
+     "as ValidationDecay alone"),
+    (lambda: dp.Poisson(RISING, 9).expected_batch(50), dp.Refused, r"by at_step\(step\)"),
+    (lambda: dp.Poisson(RISING, 9).charge([()], dp.Neighbours.ADD_REMOVE), dp.Refused, "at_step"),
+    (lambda: dp.Shuffle(RISING, 10), TypeError, "it cannot follow a schedule"),
+    (lambda: dp.FixedSize(RISING, 50, 10), TypeError, "it cannot follow a schedule"),
+    (lambda: dp.TruncatedPoisson(RISING, 5, 40, 50), TypeError, "it cannot follow a schedule"),
+    (lambda: dp.auditing.audit(dp.Plan(dp.DPSGD(), dp.Poisson(RISING, 9)), canaries=20), dp.Refused,
+     "guesses by the law of one rate"),
+])  # fmt: skip
+def test_rates_are_refused_in_words(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_a_thousand_rates_are_priced_between_their_neighbours():
+    """Rates are rounded up for a price; the truth lies between two rows of steps."""
+
+    def price(values, **options):
+        sampler = dp.Poisson(schedules.Tabulated(values), len(values))
+        return dp.Plan(dp.DPSGD(2.0), sampler, 1e-5, **options)
+
+    rates = np.geomspace(0.005, 0.01, 1200)
+    fine = price(tuple(rates.tolist()))
+    low, high = (np.repeat(rates[k::40], 40) for k in (0, 39))
+    below, above = (price(tuple(some.tolist())).epsilon() for some in (low, high))
+    assert below < fine.epsilon() < 1.002 * above and above < 1.05 * below
+    bounds = fine.bounds()
+    assert bounds.lower <= fine.epsilon() <= bounds.upper
 
 
 def test_ten_thousand_noises_are_charged_once():

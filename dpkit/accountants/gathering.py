@@ -1,4 +1,4 @@
-"""Long schedules made short: noise rounded down to a grid, which never lowers an epsilon."""
+"""Long schedules made short: noise rounded down, rates up, which never lowers an epsilon."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ Gathered = tuple[tuple[Mechanism, ...], np.ndarray]
 def gathered(
     mechanisms: Sequence[Mechanism], counts: np.ndarray, most: int = MOST, up: bool = False
 ) -> Gathered:
-    """The same releases with at most about `most` different noises, if there are more.
+    """The same releases with at most about `most` different mechanisms, if there are more.
 
     Guarantee: an upper bound stays one, a lower bound with `up`, since noise can be added to a
-    release with less of it. The noise moves by less than a cell of the finest grid that does.
+    release with less of it, and a record that joins at a higher rate can be left out again by a
+    coin. Noise and rate move by less than a cell of the finest grid that does.
 
     Shapes: counts (K, n) -> (K, m).
     """
     if len(mechanisms) <= most:
         return tuple(mechanisms), counts
     sigma = np.array([_sigma(mechanism) for mechanism in mechanisms])
-    places = np.log2(np.where(sigma > 0, sigma, 1.0))
+    rate = np.array([getattr(mechanism, "sample_rate", 1.0) for mechanism in mechanisms])
+    several = len(set(rate[sigma > 0].tolist())) > 1
     for power in range(_FINEST, _COARSEST - 1, -1):
-        cells = np.ceil(places * 2**power) if up else np.floor(places * 2**power)
-        rounded = np.exp2(cells / 2**power)
-        rounded = np.maximum(rounded, sigma) if up else np.minimum(rounded, sigma)
-        merged = _merged(mechanisms, np.where(sigma > 0, rounded, 0.0))
+        noise = np.where(sigma > 0, _rounded(np.where(sigma > 0, sigma, 1.0), power, up), 0.0)
+        joining = np.minimum(_rounded(rate, power, not up), 1.0) if several else rate
+        merged = _merged(mechanisms, noise, joining)
         if len(set(merged)) <= most:
             break
     columns = {mechanism: i for i, mechanism in enumerate(dict.fromkeys(merged))}
@@ -50,10 +51,19 @@ def _sigma(mechanism: Mechanism) -> float:
     return mechanism.noise_multiplier if isinstance(mechanism, _SAMPLED) else 0.0
 
 
-def _merged(mechanisms: Sequence[Mechanism], sigma: np.ndarray) -> list[Mechanism]:
+def _rounded(value: np.ndarray, power: int, up: bool) -> np.ndarray:
+    """Numbers above 0 on a grid of 2^power cells an octave, rounded up or down, never beyond."""
+    places = np.log2(value) * 2**power
+    grid = np.exp2((np.ceil(places) if up else np.floor(places)) / 2**power)
+    return np.maximum(grid, value) if up else np.minimum(grid, value)
+
+
+def _merged(
+    mechanisms: Sequence[Mechanism], sigma: np.ndarray, rate: np.ndarray
+) -> list[Mechanism]:
     return [
-        replace(mechanism, noise_multiplier=value)
-        if isinstance(mechanism, _SAMPLED) and value > 0 and math.isfinite(value)
+        replace(mechanism, noise_multiplier=noise, sample_rate=joining)
+        if isinstance(mechanism, _SAMPLED) and noise > 0 and math.isfinite(noise)
         else mechanism
-        for mechanism, value in zip(mechanisms, sigma.tolist(), strict=True)
+        for mechanism, noise, joining in zip(mechanisms, sigma.tolist(), rate.tolist(), strict=True)
     ]

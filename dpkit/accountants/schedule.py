@@ -27,6 +27,7 @@ CELLS = 32
 _TERMS = 12  # of the series of log(1 + w r)
 _SMALL = 0.1  # |r| up to which that many terms keep thirteen digits
 _MOST = 100_000  # releases, beyond which rounding would tell
+_MANY = 512  # cells: rates are not blended, so each has its own
 _OTHERS = 64  # different mechanisms that are no sampled Gaussian
 _LEAST, _LARGEST = 0.1, 1e4  # noises that are blended
 _ROUNDING = 1e-8  # of the contour, which a bracket allows for
@@ -186,6 +187,8 @@ def _cells(sampled: Sequence[Any], upper: bool) -> tuple[Cells, np.ndarray, np.n
     low = np.floor(CELLS * np.log2(sigma))
     place = low if upper else low + 1
     pairs, index = np.unique(rate + 1j * place, return_inverse=True)
+    if len(pairs) > _MANY:
+        return None
     cells = tuple(
         (SubsampledGaussian(q, 2.0 ** (k / CELLS)), SubsampledGaussian(q, 2.0 ** ((k + 1) / CELLS)))
         for q, k in zip(pairs.real.tolist(), pairs.imag.tolist(), strict=True)

@@ -168,7 +168,12 @@ def _attack(plan: Plan, canaries: int, delta: float | None, observations: int) -
         )
     if plan.before:
         raise Refused("The canary audit attacks the steps alone; audit the plan with before=().")
-    if plan.sampler.sample_rate == 1.0:
+    if plan.sampler.varies:
+        raise Refused(
+            "The canary audit guesses by the law of one rate, and sample_rate changes with the "
+            "step; audit plans of single rates, which each step is drawn and charged by."
+        )
+    if plan.sampler.rate == 1.0:
         return _Each(plan, canaries, plan.delta if delta is None else delta)
     least = max(plan.delta, 0.01) if delta is None else delta
     return _Transcript(plan, canaries, least, observations // 2)
@@ -233,7 +238,7 @@ class _Transcript(_Attack):
     def __init__(self, plan: Plan, canaries: int, delta: float, tries: int) -> None:
         super().__init__(plan, canaries, delta)
         self.tries = tries
-        self.rate = plan.sampler.sample_rate  # type: ignore[attr-defined]
+        self.rate = plan.sampler.rate  # type: ignore[attr-defined]
         self._threshold: float | None = None
 
     def once(self, seeds: np.random.SeedSequence) -> Errors:

@@ -14,6 +14,7 @@ from dpkit.methods import DPSGD
 from dpkit.noise import Noise
 from dpkit.plan import Plan
 from dpkit.samplers import Poisson
+from dpkit.schedules import Schedule, at
 
 if TYPE_CHECKING:
     import torch
@@ -43,12 +44,14 @@ class Fault:
         """A plan with the same claim, to the last digit, that does something else."""
         if not isinstance(plan.method, DPSGD) or not isinstance(plan.sampler, Poisson):
             raise Refused("Faults are planted in plans of DPSGD with Poisson sampling.")
+        if plan.sampler.varies:
+            raise Refused("Faults are planted in plans with one sample_rate; give it a number.")
         method, sampler = plan.method, plan.sampler
         if self.spoil is not None:
             values = {f.name: getattr(method, f.name) for f in fields(method)}
             method = _Spoilt(**values, fault=self)
         if self.batches is not None:
-            sampler = _Misdrawn(sampler.sample_rate, sampler.steps, fault=self)
+            sampler = _Misdrawn(sampler.rate, sampler.steps, fault=self)
         return replace(plan, method=method, sampler=sampler)
 
 
@@ -58,7 +61,7 @@ class _Spoilt(DPSGD):
 
     fault: Any = None
 
-    def start(self, model: torch.nn.Module, loss: Loss, expected_batch: float) -> DPSGDStepper:
+    def start(self, model: torch.nn.Module, loss: Loss, expected_batch: Schedule) -> DPSGDStepper:
         """An honest stepper, spoilt."""
         stepper = super().start(model, loss, expected_batch)
         self.fault.spoil(stepper)
@@ -150,7 +153,7 @@ def _shuffled(
     sampler: Poisson, num_examples: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
     """A permutation cut into batches, epoch after epoch."""
-    parts = max(round(1 / sampler.sample_rate), 1)
+    parts = max(round(1 / sampler.rate), 1)
     for step in range(sampler.steps):
         if step % parts == 0:
             cut = np.array_split(rng.permutation(num_examples), parts)
@@ -172,7 +175,7 @@ FAULTS = (
         "batch size. Tramer and others (2022) audited a published method with such a slip: it "
         "claimed 0.21, and 2.79 was proven.",
         "the moments of the noise",
-        True, _noise_times(lambda stepper, sigma: 1 / stepper.expected_batch),
+        True, _noise_times(lambda stepper, sigma: 1 / at(stepper.expected_batch, 0)),
     ),
     Fault(
         "sigma without C",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dpkit.noise import Noise
-    from dpkit.schedules import ValidationDecay
+    from dpkit.schedules import Schedule, ValidationDecay
 
 Loss = Callable[..., Any]
 
@@ -100,5 +100,8 @@ class Method(ABC):
         """Refuse records of a shape that the method cannot work on, in one sentence."""
 
     @abstractmethod
-    def start(self, model: torch.nn.Module, loss: Loss, expected_batch: float) -> Stepper:
-        """Take hold of a model; refuses one that cannot be trained so, in one sentence."""
+    def start(self, model: torch.nn.Module, loss: Loss, expected_batch: Schedule) -> Stepper:
+        """Take hold of a model; refuses one that cannot be trained so, in one sentence.
+
+        `expected_batch` divides the sum of a step, all of them or each by a number of its own.
+        """

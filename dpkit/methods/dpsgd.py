@@ -109,7 +109,7 @@ class DPSGD(Method):
         if self.augmentation is not None:
             self.augmentation.check(shape)
 
-    def start(self, model: torch.nn.Module, loss: Loss, expected_batch: float) -> DPSGDStepper:
+    def start(self, model: torch.nn.Module, loss: Loss, expected_batch: Schedule) -> DPSGDStepper:
         """Take hold of a model; refuses layers that mix records."""
         from dpkit.gradients import Engine
 
@@ -119,7 +119,7 @@ class DPSGD(Method):
 class DPSGDStepper:
     """DP-SGD at work on one model."""
 
-    def __init__(self, method: DPSGD, engine: Engine, expected_batch: float) -> None:
+    def __init__(self, method: DPSGD, engine: Engine, expected_batch: Schedule) -> None:
         """Hold the engine, and start the optimiser on its parameters."""
         self.method, self.engine, self.expected_batch = method, engine, expected_batch
         self._ranks = Ranks.current()
@@ -145,7 +145,8 @@ class DPSGDStepper:
                 noisy = release.mechanism.draw(noisy, bound, generator)
             self._ranks.sum_(noisy)
             noisy = self._denoised(noisy, release, bound)
-            self._updater.move(noisy, self.expected_batch, at(self.method.learning_rate, step))
+            size, rate = at(self.expected_batch, step), at(self.method.learning_rate, step)
+            self._updater.move(noisy, size, rate)
         looks = torch.stack([clipped.losses, clipped.norms]).double()
         losses, norms = looks.cpu().numpy()  # waits for a GPU once
         finite = float(losses[np.isfinite(losses)].sum())

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, overload
+from typing import ClassVar, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.mechanisms import Mechanism, Neighbours, Release
+from dpkit.schedules import Schedule
 
 Entries = list[tuple[Mechanism, int]]
 
@@ -45,7 +47,7 @@ class Sampler(ABC):
 
     *Guarantee*
     - `batches` draws exactly what `charge` charges: no other sampler's amplification is claimed.
-    - `charge` is called before the first batch of its group is drawn.
+    - `charge` is called before the first batch of its group is drawn, on `at_step` of its first.
     """
 
     relations: ClassVar[tuple[Neighbours, ...]]
@@ -62,9 +64,31 @@ class Sampler(ABC):
     def batches(self, num_examples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Record indices of each step's batch, in order; a batch may be empty."""
 
+    @property
+    def varies(self) -> bool:
+        """Whether steps are drawn, and charged, each by a law of its own: see `at_step`."""
+        return False
+
+    def at_step(self, step: int) -> Self:
+        """The sampler whose law a step follows, which draws it and is charged for it."""
+        return self
+
     @abstractmethod
     def expected_batch(self, num_examples: int) -> float:
         """The public divisor of a step's noisy sum: its expected batch size, in records."""
+
+    def expected_batches(self, num_examples: int) -> Schedule:
+        """The divisor of every step: a number, or a function of the step where it varies."""
+        if not self.varies:
+            return self.expected_batch(num_examples)
+        return lambda step: self.at_step(step).expected_batch(num_examples)
+
+    def mean_batch(self, num_examples: int, steps: int) -> float:
+        """The expected batch size on average over the first steps, in records."""
+        sizes = self.expected_batches(num_examples)
+        if not callable(sizes):
+            return sizes
+        return math.fsum(sizes(step) for step in range(steps)) / steps
 
     def remainder(self, num_examples: int) -> str:
         """How records that do not divide into batches are dealt out; empty where all is even."""

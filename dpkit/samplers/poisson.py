@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +22,27 @@ from dpkit.mechanisms import (
     Release,
 )
 from dpkit.samplers.base import Blocks, Entries, Sampler
+from dpkit.schedules import Schedule, ValidationDecay, at, extremes
 
 
 @dataclass(frozen=True)
 class Poisson(Sampler):
     """Each step sees each record with probability `sample_rate`, independently of all else.
 
+    The rate may follow a schedule that is fixed beforehand, so that batches grow or shrink.
+
     *Guarantee*
+    - every step is drawn at the rate at which it is charged, and divided by the mean of its own;
     - batch sizes are Binomial(num_examples, sample_rate), empty batches included;
     - all sampled releases of one step look at the same batch, so they are charged as one.
 
     *Source*: Abadi et al. 2016, section 3; Mironov, Talwar, Zhang 2019.
     """
 
-    sample_rate: float = knob(
-        dataclasses.MISSING, "q", "chance that a step sees a record", 0, 1, open_low=True, log=True
-    )
+    sample_rate: Schedule = knob(
+        dataclasses.MISSING, "q", "chance that a step sees a record", 0, 1, open_low=True, log=True,
+        schedule=True,
+    )  # fmt: skip
     steps: int = knob(dataclasses.MISSING, "T", "number of steps", 1, 10_000_000, integer=True)
 
     relations: ClassVar[tuple[Neighbours, ...]] = (
@@ -47,22 +52,51 @@ class Poisson(Sampler):
     )
 
     def __post_init__(self) -> None:
-        """Check both knobs."""
+        """Check both knobs, and that the rate is known beforehand."""
         check_knobs(self)
+        if isinstance(self.sample_rate, ValidationDecay):
+            raise ValueError(
+                "sample_rate (q, chance that a step sees a record) cannot follow ValidationDecay, "
+                "which sets the noise alone; give it a schedule that is fixed beforehand."
+            )
+
+    @property
+    def varies(self) -> bool:
+        """Whether the rate is a function of the step."""
+        return callable(self.sample_rate)
+
+    def at_step(self, step: int) -> Self:
+        """Poisson sampling at the rate of a step."""
+        if not callable(self.sample_rate):
+            return self
+        return dataclasses.replace(self, sample_rate=at(self.sample_rate, step))
+
+    @property
+    def rate(self) -> float:
+        """The rate of every step; one that changes has none, and is told by `at_step`."""
+        if callable(self.sample_rate):
+            raise Refused(
+                "sample_rate (q, chance that a step sees a record) must be a number here, got "
+                f"{self.sample_rate!r}: take the sampler of one step, by at_step(step)."
+            )
+        return self.sample_rate
 
     @property
     def describe(self) -> str:
         """The sampler in a few words."""
-        return f"Poisson sampling at rate {self.sample_rate:.4g}"
+        if not callable(self.sample_rate):
+            return f"Poisson sampling at rate {self.rate:.4g}"
+        least, most = extremes(self.sample_rate, self.steps)
+        return f"Poisson sampling at rates from {least:.4g} to {most:.4g}, fixed beforehand"
 
     def batches(self, num_examples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Indices of the records in each step's batch, ascending; a batch may be empty."""
-        for _ in range(self.steps):
-            yield _included(num_examples, self.sample_rate, rng)
+        for step in range(self.steps):
+            yield _included(num_examples, self.at_step(step).rate, rng)
 
     def expected_batch(self, num_examples: int) -> float:
         """The mean batch size q N, in records."""
-        return self.sample_rate * num_examples
+        return self.rate * num_examples
 
     def groups(self) -> Blocks:
         """Every step is charged by itself."""
@@ -70,7 +104,7 @@ class Poisson(Sampler):
 
     def charge(self, group: Sequence[tuple[Release, ...]], relation: Neighbours) -> Entries:
         """Sampled releases of a step amplified together, releases to all records as they are."""
-        sampling = PoissonSampling(self.sample_rate)
+        sampling = PoissonSampling(self.rate)
         entries: Entries = []
         for releases in group:
             looks = sampled(releases)

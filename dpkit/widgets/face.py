@@ -92,7 +92,7 @@ def _row(index: int, run: Run) -> list[Any]:
     """One run in the table, with the line by which the plots show it."""
     plan = run.plan
     values = {path: value for path, _, value in every_knob(plan.method)}
-    batch = plan.sampler.expected_batch(run.num_examples)
+    batch = plan.sampler.mean_batch(run.num_examples, plan.steps)
     epochs = batch * plan.steps / run.num_examples
     accuracy = f"{run.accuracy[-1]:.1%}" if run.accuracy else "–"
     dash = DASHES[index % len(DASHES)]

@@ -102,7 +102,7 @@ class Session:
         return words.PLANNED.format(
             epsilon=high, kind="" if plan.accountant.is_bound else words.ESTIMATE,
             delta=plan.delta, sigma=getattr(plan.method, "noise_multiplier", float("nan")),
-            rate=plan.sampler.expected_batch(size) / size,
+            rate=plan.sampler.mean_batch(size, plan.steps) / size,
             steps=plan.steps, relation=plan.neighbours.value, sampler=plan.sampler.describe,
             remainder=f" {rest}" if rest else "",
             band="" if known else band,

@@ -33,6 +33,10 @@ def widening(step: int) -> float:
     return 0.5 + 0.5 * step
 
 
+def growing(step: int) -> float:
+    return 0.1 + 0.1 * step
+
+
 @dataclass(frozen=True)
 class Rolled(Augmentation):
     """Views of records of any shape: the last dimension rolled, token ids as well as numbers."""
@@ -88,6 +92,7 @@ One coordinate of k votes is C / sqrt(k) only: such a canary would tell less tha
 SAMPLERS = [
     dp.Poisson(0.4, 6),
     dp.Poisson(1.0, 4),
+    dp.Poisson(growing, 6),
     dp.Shuffle(3, 2),
     dp.FixedSize(4, 10, 6),
     dp.BallsInBins(3, 2),

@@ -126,6 +126,15 @@ def test_the_weights_move_by_the_charged_noise(method):
             assert_variance(part, std, f"step {step}, tensor {i}")
 
 
+def test_a_step_is_divided_by_the_expected_batch_of_its_own():
+    """Batches that grow: the public divisor grows with them, step by step."""
+    method = cases.METHODS[0]
+    drawn, moves, _ = released(method, rate=lambda step: 0.1 + 0.1 * step, dtype=torch.float64)
+    for step, move in enumerate(moves):
+        size = (0.1 + 0.1 * step) * RECORDS
+        torch.testing.assert_close(-move * size / method.learning_rate, drawn[step])
+
+
 @pytest.mark.parametrize("method", cases.METHODS, ids=cases.named)
 def test_noise_is_independent_over_coordinates_tensors_and_steps(method):
     drawn, _, _ = released(method)

@@ -23,13 +23,13 @@ CLIPPINGS, READABLE = len(cases.CLIPPINGS), len(cases.READABLE)
 CLASSIFIERS = sum(layer.loss is None for layer in cases.LAYERS)
 EXPECTED = {
     "test_a_replay.py": COMBINATIONS + 2 * LAYERS + 3 * NEIGHBOURS + 3 * LAYERS * CLIPPINGS + 3,
-    "test_b_noise.py": 2 * METHODS + READABLE + 2 + 2 * 2 + 3 + 2 + 4,
+    "test_b_noise.py": 2 * METHODS + READABLE + 1 + 2 + 2 * 2 + 3 + 2 + 4,
     "test_c_canaries.py": len(cases.AUDITED) + 6,
     "test_d_fingerprint.py": len(test_d_fingerprint.FINGERPRINTS)
     + 4
     + SAMPLERS * (1 + ACCOUNTANTS)
     + 3,
-    "test_f_ledger.py": COMBINATIONS + METHODS + 17,
+    "test_f_ledger.py": COMBINATIONS + METHODS + 19,
     "test_g_metamorphic.py": LAYERS * (3 + CLIPPINGS + 1) + CLASSIFIERS + METHODS + 2 + 1 + 2,
 }
 

@@ -13,6 +13,8 @@ import dpkit as dp
 from dpkit import training
 from dpkit.gradients import optimisers
 from dpkit.runs import Run
+from dpkit.samplers import poisson
+from dpkit.schedules import at
 from tests.privacy import cases
 from tests.privacy.recording import Recording, listening, record, smuggled
 
@@ -50,7 +52,7 @@ def test_the_ledger_is_what_was_measured(combination):
     rates = {getattr(m, "sample_rate", None) or getattr(m, "batches", 1.0) for m, _ in paid}
     stated = getattr(sampler, "sample_rate", getattr(sampler, "batches_per_epoch", 1.0))
     stated = 1.0 if isinstance(sampler, dp.Partition) else stated  # nothing hides a fixed shard
-    assert rates == {stated}
+    assert rates == {at(stated, step) for step in range(sampler.steps)}
     lost = [(m.delta, n) for m, n in entries if isinstance(m, dp.EpsilonDelta)]
     if isinstance(sampler, dp.TruncatedPoisson):
         from scipy.stats import binom
@@ -249,3 +251,28 @@ def test_noise_that_was_priced_is_noise_that_is_drawn():
     begun.append(True)
     log = record(plan, nn.Linear(6, 3).double(), data(), num_examples=RECORDS)
     assert {draw.mechanism for draw in log.draws} == {dp.Gaussian(2.0)} and log.epsilon == price
+
+
+@pytest.mark.parametrize("noise", [1.5, lambda step: 2.0 - 0.1 * step], ids=["one", "falling"])
+def test_every_step_is_charged_at_the_rate_of_its_own_batch(noise, monkeypatch):
+    """Batches that grow: in step t the ledger states the rate by which that batch was drawn."""
+    rates, used = [0.05 + 0.09 * step for step in range(10)], []
+    original = poisson._included
+
+    def included(num_examples, rate, rng):
+        used.append(rate)
+        return original(num_examples, rate, rng)
+
+    monkeypatch.setattr(poisson, "_included", included)
+    plan = dp.Plan(dp.DPSGD(noise), dp.Poisson(lambda step: rates[step], 10), 1e-3)
+    before = 0
+    for step in dp.train(nn.Linear(6, 3).double(), smuggled(*data()), plan, seed=0):
+        new = step.ledger.entries[before:]
+        assert [(m.sample_rate, m.noise_multiplier) for m, _ in new] == [
+            (rates[before], at(noise, before))
+        ] and used == rates[: step.step]
+        before = len(step.ledger.entries)
+    assert before == 10 and step.ledger == plan.ledger() and step.epsilon == plan.epsilon()
+    even, most = (dp.Plan(dp.DPSGD(noise), dp.Poisson(q, 10), 1e-3).epsilon()
+                  for q in (np.mean(rates), max(rates)))  # fmt: skip
+    assert 1.01 * even < plan.epsilon() < most

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
 import dpkit as dp
 from dpkit.mechanisms import Gaussian, ShuffledGaussian
-from dpkit.samplers import balls_in_bins, disjoint, shuffle
+from dpkit.samplers import balls_in_bins, disjoint, poisson, shuffle
+from dpkit.schedules import at
 from tests.privacy.planted.mutant import mutant, put
 
 
@@ -98,3 +102,40 @@ def _(stack):
         return (shard for _ in range(self.epochs) for shard in shards)
 
     put(stack, dp.Partition, "batches", batches)
+
+
+def _growing_charged(stack, one):
+    """Draw every step at its own rate, and charge all of them by one."""
+
+    def at_step(self, step):
+        rates = [at(self.sample_rate, t) for t in range(self.steps)]
+        return replace(self, sample_rate=one(rates)) if self.varies else self
+
+    def batches(self, num_examples, rng):
+        for step in range(self.steps):
+            yield poisson._included(num_examples, at(self.sample_rate, step), rng)
+
+    put(stack, dp.Poisson, "at_step", at_step)
+    put(stack, dp.Poisson, "batches", batches)
+
+
+@mutant("growing batches charged at the mean rate", "q = mean batch / N, as a config has it", "df",
+        True)  # fmt: skip
+def _(stack):
+    _growing_charged(stack, lambda rates: math.fsum(rates) / len(rates))
+
+
+@mutant("falling batches charged at the last rate", "last rate for all", "df")
+def _(stack):
+    _growing_charged(stack, lambda rates: rates[-1])
+
+
+@mutant("growing batches charged at the first rate", "q was read when the run began", "df")
+def _(stack):
+    _growing_charged(stack, lambda rates: rates[0])
+
+
+@mutant("growing batches divided by the first", "no leak, but steps that grow with the batch", "b")
+def _(stack):
+    put(stack, dp.Sampler, "expected_batches",
+        lambda self, num_examples: self.at_step(0).expected_batch(num_examples))  # fmt: skip
