@@ -16,11 +16,11 @@ import os
 import pickle
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpkit.knobs import Knob, every_knob
+from dpkit.knobs import Knob, every_knob, knobs_of
 from dpkit.schedules import at
 
 if TYPE_CHECKING:
@@ -168,8 +168,9 @@ def plan_hash(plan: Plan) -> str:
         for path, _, value in every_knob(plan)
     ]
     kinds = [type(part).__name__ for part in (plan.method, plan.sampler, plan.accountant)]
-    rules = ("optimiser", "clipping", "augmentation", "averaging")
-    how = [_told(getattr(plan.method, name, None)) for name in rules]
+    method: Any = plan.method
+    rules = [f.name for f in fields(method) if f.name not in knobs_of(method)]
+    how = [_told(getattr(method, name)) for name in rules]
     text = repr((numbers, kinds, how, plan.neighbours.name, plan.before))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -205,11 +205,13 @@ class Plan:
         else:
             promise = f"An estimate, not a bound: epsilon about {epsilon:.3g} at {self.delta:.3g}"
         text = (
-            f"{promise} for one example ({self.neighbours.value}), by {self.sampler.describe} "
-            f"over {self._length}; assumes exact real "
+            f"{promise} for {self.method.unit} ({self.neighbours.value}), by "
+            f"{self.sampler.describe} over {self._length}; assumes exact real "
             f"arithmetic (computers round)"
             + (" and that the number of examples is public." if known_size else ".")
         )
+        if terms := self.method.terms(self.steps):
+            text += f" {terms}"
         if stopped_at is not None and stopped_at < self.steps:
             text += " " + self._if_stopped(stopped_at)
         if seeded:

@@ -16,6 +16,7 @@ from dpkit.training import Step
 EXPORTS: tuple[type, ...] = (
     Plan,
     methods.DPSGD,
+    methods.NeuralDP,
     methods.TopAgg,
     samplers.Poisson,
     samplers.Shuffle,
@@ -52,6 +53,13 @@ EXPORTS: tuple[type, ...] = (
 
 
 def plan_to_json(plan: Plan) -> str:
+    mechanisms.Charged,
+    mechanisms.SubsampledGaussian,
+    mechanisms.ReplacedGaussian,
+    mechanisms.FixedSizeGaussian,
+    mechanisms.AllocatedGaussian,
+    mechanisms.ShuffledGaussian,
+    mechanisms.UpperSide,
     """A plan as versioned JSON text; a callable schedule becomes one value a step."""
     return dumps(plan, EXPORTS, kind="plan", steps=plan.steps)
 

@@ -16,8 +16,8 @@ from dpkit.checkpoint import Keeper, identity
 from dpkit.knobs import Knob
 from dpkit.looks import Looks
 from dpkit.machine import device_of, placed
-from dpkit.mechanisms import Release
-from dpkit.methods import Peek, Stepper
+from dpkit.mechanisms import Access, Release
+from dpkit.methods import Batch, Peek, Stepper
 from dpkit.noise import Noise
 from dpkit.plan import Plan
 from dpkit.ranks import Ranks
@@ -154,6 +154,7 @@ class _Run:
             peek = self.stepper.step(step, self._gather(batch), released, self.noise)
         event = self._event(step + 1, peek)
         try:
+        self._kept_at_once(step + 1, released)
             yield event
         except GeneratorExit:
             self._kept(step + 1)
@@ -188,6 +189,12 @@ class _Run:
 
     def streams(self) -> dict[str, Any]:
         """The state of a teaching run's streams, for its checkpoint."""
+    def _kept_at_once(self, done: int, released: tuple[Release, ...]) -> None:
+        """What was released of all records goes on disk now: it is paid for once, for good."""
+        if self._keeping is not None and any(r.access is Access.ALL for r in released):
+            keeper, model = self._keeping
+            keeper.write(self, model, done, max(keeper.paid, done))
+
         return {"noise": self.noise.state(), "model": self._random}
 
     def restore_streams(self, held: dict[str, Any]) -> None:
@@ -216,11 +223,11 @@ class _Run:
             self._random = get()
             put(others)
 
-    def _gather(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gather(self, batch: Any) -> Batch:
         import torch
 
         index = torch.from_numpy(self.ranks.own(batch)).to(self.device, non_blocking=True)
-        return self.inputs.index_select(0, index), self.targets.index_select(0, index)
+        return Batch((self.inputs, self.targets), index)
 
     def _event(self, done: int, peek: Peek) -> Step:
         plan = self.plan

@@ -77,6 +77,36 @@ def cnn(data: Dataset, seed: int | None = None) -> nn.Module:
     return _started(model, seed)
 
 
+def released(
+    data: Dataset,
+    seed: int | None = None,
+    *,
+    public: nn.Module | None = None,
+    centre: torch.Tensor | None = None,
+    hidden: Sequence[int] = (),
+) -> nn.Module:
+    """A model for `NeuralDP`: public layers, frozen here, the private activation and a head.
+
+    `public` makes an activation of each record; None releases the record itself, as it is after a
+    public feature map. `centre` is a public point that activations are measured from. A head
+    without `hidden` units begins at zero, one with them as `mlp` does.
+    """
+    from dpkit.methods.activation import PrivateActivation
+
+    before: nn.Module = public if public is not None else nn.Sequential()
+    before.requires_grad_(False)
+    with torch.no_grad():
+        width = before(torch.zeros(1, *data.shape)).numel()
+    sizes = (width, *hidden, data.num_classes)
+    layers: list[nn.Module] = []
+    with torch.device("meta"):
+        for inside, after in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(inside, after), nn.ReLU()]
+    head = nn.Sequential(*layers[:-1])
+    started = _started(head, seed) if hidden else _filled(head, nn.init.zeros_)
+    return nn.Sequential(before, PrivateActivation(centre), *started.children())
+
+
 MODELS: dict[str, Factory] = {"logistic": logistic, "mlp": mlp, "cnn": cnn}
 """The factories by the names that code and settings use."""
 TITLES = {"logistic": "Logistic regression", "mlp": "MLP (100 ReLU)", "cnn": "Small CNN (tanh)"}

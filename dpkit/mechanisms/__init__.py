@@ -12,6 +12,7 @@ from dpkit.mechanisms.base import (
     Reversed,
     Sampling,
 )
+from dpkit.mechanisms.charged import Charged
 from dpkit.mechanisms.gaussian import Gaussian
 from dpkit.mechanisms.ledger import Ledger
 from dpkit.mechanisms.others import EpsilonDelta, Laplace, RandomisedResponse, UpperSide
@@ -26,6 +27,7 @@ from dpkit.mechanisms.subsampled import (
 __all__ = [
     "Access",
     "AllocatedGaussian",
+    "Charged",
     "EpsilonDelta",
     "FixedSizeGaussian",
     "FixedSizeSampling",

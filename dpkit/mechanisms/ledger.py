@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpkit.mechanisms.allocated import AllocatedGaussian
-from dpkit.mechanisms.base import Mechanism, Neighbours, Refused, Reversed
+from dpkit.mechanisms.base import Access, Mechanism, Neighbours, Refused, Release, Reversed
+from dpkit.mechanisms.charged import Charged
 from dpkit.mechanisms.gaussian import Gaussian
 from dpkit.mechanisms.others import EpsilonDelta, Laplace, RandomisedResponse, UpperSide
 from dpkit.mechanisms.shuffled import ShuffledGaussian
@@ -101,6 +102,14 @@ class Ledger:
     def steps(self) -> int:
         """The total count of releases."""
         return sum(self.counts)
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """All of it, for the `before` of a plan that goes on with the same records."""
+        return tuple(
+            Release(Charged(mechanism, self.relation), count, Access.ALL)
+            for mechanism, count in self.entries
+        )
 
     def to_json(self) -> str:
         """The stored form, which `from_json` loads again."""

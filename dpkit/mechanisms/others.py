@@ -94,7 +94,10 @@ class RandomisedResponse(Mechanism):
         MISSING, "epsilon", "log of how much likelier the true answer is", 0.0, math.inf,
         open_high=True, slider=(0.1, 5.0),
     )  # fmt: skip
-    k: int = knob(2, "k", "number of possible answers", 2, math.inf, integer=True, open_high=True)
+    k: int = knob(
+        2, "k", "number of possible answers", 2, math.inf, integer=True, open_high=True,
+        slider=(2, 100),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check epsilon and k."""

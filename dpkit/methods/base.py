@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from dpkit.mechanisms import Neighbours, Release
@@ -41,17 +42,41 @@ class Peek:
         return float((self.norms > self.max_grad_norm).mean()) if len(self.norms) else 0.0
 
 
+class Batch:
+    """The inputs and targets of a step's records, gathered only if somebody looks at them.
+
+    `everyone` holds those of all records, for releases that read them all; `who` says which of
+    them are in the batch.
+    """
+
+    def __init__(self, everyone: tuple[torch.Tensor, torch.Tensor], who: torch.Tensor) -> None:
+        """Nothing is gathered yet."""
+        self.everyone, self.who = everyone, who
+
+    @cached_property
+    def _pair(self) -> tuple[torch.Tensor, ...]:
+        return tuple(values.index_select(0, self.who) for values in self.everyone)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Inputs `(B, ...)`, targets `(B, ...)`."""
+        return iter(self._pair)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        """Inputs at 0, targets at 1."""
+        return self._pair[place]
+
+
 class Stepper(Protocol):
     """A method at work on one model."""
 
     def step(
         self,
         step: int,
-        batch: tuple[torch.Tensor, torch.Tensor],
+        batch: Any,
         releases: tuple[Release, ...],
         generator: Noise,
     ) -> Peek:
-        """Make exactly these releases on the batch and move the model by them."""
+        """Make exactly these releases on the `Batch` and move the model by them."""
 
     def limit(self, microbatch: int | None, memory_budget: int | None) -> None:
         """Work on so many records at a time, within so many bytes; None is what suits."""
@@ -84,6 +109,15 @@ class Method(ABC):
     def reacting(self) -> ValidationDecay | None:
         """The noise schedule if it reacts to validation accuracy: such a run needs a budget."""
         return None
+
+    @property
+    def unit(self) -> str:
+        """What of one record the promise covers, in words."""
+        return "one example"
+
+    def terms(self, steps: int) -> str:
+        """What else the promise of so many steps says, as a sentence; empty for nothing."""
+        return ""
 
     @abstractmethod
     def releases(self, step: int, history: tuple[float, ...] = ()) -> tuple[Release, ...]:

@@ -39,6 +39,9 @@ NET = {
     "f": ("test_f_ledger.py", "not measured or DPSGD0 or DPSGD2 or DPSGD3"),
     "g": ("test_g_metamorphic.py", "mlp or conv1d or tied or linear or multi or DPSGD or sgd or "
           "mixes"),
+    "n": ("test_n_activations.py", "(moves and Poisson0) or (precisions and mlp) or bear or rate "
+          "or read_again or (was_drawn and Poisson0) or charged or price or refused or never or "
+          "lost"),
     "k": ("test_checkpoint.py", "not killed"),
     "r": ("../test_ranks.py", "test"),
 }  # fmt: skip

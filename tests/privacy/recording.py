@@ -113,7 +113,7 @@ def smuggled(
     The loop must hold its promise without the door keeper: data may come from elsewhere one day.
     """
     harmless = torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64)
-    data = dp.datasets.Dataset.of(*harmless, name="made")
+    data = dp.datasets.Dataset.of(*harmless, name="made", classes=("0", "1", "2"))
     here = {"inputs": inputs, "targets": targets}
     if test is not None:
         here |= {"test_inputs": test[0].to(inputs.dtype), "test_targets": test[1]}
@@ -200,3 +200,6 @@ def _moved(a: Draw, b: Draw, sensitivity: float, step: int) -> list[str]:
     if moved <= (sensitivity + slack) * a.norm:
         return []
     return [f"step {step}: the sum moved by {moved:.6g}, allowed {sensitivity} x {a.norm}"]
+    if not a.total.is_floating_point():  # answers, of which one record gives one
+        changed = int((a.total != b.total).sum())
+        return [f"step {step}: {changed} answers changed"] if changed > 1 else []

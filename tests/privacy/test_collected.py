@@ -20,6 +20,8 @@ COMBINATIONS, METHODS = len(cases.combinations()), len(cases.METHODS)
 LAYERS, NEIGHBOURS = len(cases.LAYERS), len(cases.NEIGHBOURS)
 SAMPLERS, ACCOUNTANTS = len(cases.SAMPLERS), len(cases.ACCOUNTANTS)
 CLIPPINGS, READABLE = len(cases.CLIPPINGS), len(cases.READABLE)
+ACTIVATIONS = len(cases.ACTIVATIONS)
+REPLACING = sum(dp.Neighbours.REPLACE_ONE in s.relations for s in cases.SAMPLERS)
 CLASSIFIERS = sum(layer.loss is None for layer in cases.LAYERS)
 EXPECTED = {
     "test_a_replay.py": COMBINATIONS + 2 * LAYERS + 3 * NEIGHBOURS + 3 * LAYERS * CLIPPINGS + 3,
@@ -30,6 +32,7 @@ EXPECTED = {
     + SAMPLERS * (1 + ACCOUNTANTS)
     + 3,
     "test_f_ledger.py": COMBINATIONS + METHODS + 19,
+    "test_n_activations.py": ACTIVATIONS * (2 * REPLACING + 3) + 2 * 2 * 3 + 22,
     "test_g_metamorphic.py": LAYERS * (3 + CLIPPINGS + 1) + CLASSIFIERS + METHODS + 2 + 1 + 2,
 }
 
@@ -64,7 +67,7 @@ def test_every_method_sampler_accountant_and_layer_is_in_the_lists():
         found = [getattr(module, name) for name in module.__all__]
         return {c for c in found if isinstance(c, type) and issubclass(c, kind) and c is not kind}
 
-    assert classes(dp.methods, dp.Method) == {type(m) for m in cases.METHODS}
+    assert classes(dp.methods, dp.Method) == {type(m) for m in cases.METHODS + cases.ACTIVATIONS}
     assert classes(dp.samplers, dp.Sampler) == {type(s) for s in cases.SAMPLERS}
     prints = {type(made()) for made, _ in test_d_fingerprint.FINGERPRINTS}
     assert classes(dp.samplers, dp.Sampler) == prints

@@ -2,6 +2,7 @@
 
 from tests.privacy.planted import (
     accounting,
+    activations,
     batching,
     budgets,
     checkpoints,
@@ -14,6 +15,6 @@ from tests.privacy.planted import (
 from tests.privacy.planted.mutant import MUTANTS, Mutant
 
 __all__ = [
-    "MUTANTS", "Mutant", "accounting", "batching", "budgets", "checkpoints", "clipping", "ledger",
-    "noise", "ranks", "steps",
+    "MUTANTS", "Mutant", "accounting", "activations", "batching", "budgets", "checkpoints",
+    "clipping", "ledger", "noise", "ranks", "steps",
 ]  # fmt: skip
