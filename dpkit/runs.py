@@ -48,11 +48,6 @@ EXPORTS: tuple[type, ...] = (
     mechanisms.Laplace,
     mechanisms.RandomisedResponse,
     mechanisms.EpsilonDelta,
-)
-"""Every class that a stored plan may hold; what is not here is refused."""
-
-
-def plan_to_json(plan: Plan) -> str:
     mechanisms.Charged,
     mechanisms.SubsampledGaussian,
     mechanisms.ReplacedGaussian,
@@ -60,6 +55,11 @@ def plan_to_json(plan: Plan) -> str:
     mechanisms.AllocatedGaussian,
     mechanisms.ShuffledGaussian,
     mechanisms.UpperSide,
+)
+"""Every class that a stored plan may hold; what is not here is refused."""
+
+
+def plan_to_json(plan: Plan) -> str:
     """A plan as versioned JSON text; a callable schedule becomes one value a step."""
     return dumps(plan, EXPORTS, kind="plan", steps=plan.steps)
 

@@ -152,9 +152,9 @@ class _Run:
             keeper.before(self, model, step)
         with self._own_random_numbers():
             peek = self.stepper.step(step, self._gather(batch), released, self.noise)
+        self._kept_at_once(step + 1, released)
         event = self._event(step + 1, peek)
         try:
-        self._kept_at_once(step + 1, released)
             yield event
         except GeneratorExit:
             self._kept(step + 1)
@@ -187,14 +187,14 @@ class _Run:
             keeper, model = self._keeping
             keeper.write(self, model, done, done)
 
-    def streams(self) -> dict[str, Any]:
-        """The state of a teaching run's streams, for its checkpoint."""
     def _kept_at_once(self, done: int, released: tuple[Release, ...]) -> None:
         """What was released of all records goes on disk now: it is paid for once, for good."""
         if self._keeping is not None and any(r.access is Access.ALL for r in released):
             keeper, model = self._keeping
             keeper.write(self, model, done, max(keeper.paid, done))
 
+    def streams(self) -> dict[str, Any]:
+        """The state of a teaching run's streams, for its checkpoint."""
         return {"noise": self.noise.state(), "model": self._random}
 
     def restore_streams(self, held: dict[str, Any]) -> None:

@@ -89,6 +89,15 @@ AUDITED = [m for m in READABLE if m.augmentation is None and not getattr(m, "sig
 One coordinate of k votes is C / sqrt(k) only: such a canary would tell less than the claim.
 """
 
+ACTIVATIONS = [
+    dp.NeuralDP(1.3, 0.7, 0.2),
+    dp.NeuralDP(0.8, 2.0, 0.1, 0.9, release="each epoch", steps_per_epoch=2, normalise=False),
+    dp.NeuralDP(1.1, 0.7, 0.2, labels=dp.RandomisedResponse(1.0, 3)),
+    dp.NeuralDP(1.2, 0.5, 0.05, release="each epoch", steps_per_epoch=3, averaging=0.9,
+                labels=dp.RandomisedResponse(1.5, 3), optimiser=Adam()),
+]  # fmt: skip
+"""Methods that release activations, in every way that they do; see `test_n_activations`."""
+
 SAMPLERS = [
     dp.Poisson(0.4, 6),
     dp.Poisson(1.0, 4),
@@ -106,15 +115,6 @@ ACCOUNTANTS = [dp.PLD(), dp.RDP(), dp.Moments(), dp.ZCDP(), dp.GDP(), dp.Basic()
 """Every accountant."""
 
 CLIPPINGS = [Flat(), PerLayer(), Automatic(0.01), Automatic(1e-8)]
-ACTIVATIONS = [
-    dp.NeuralDP(1.3, 0.7, 0.2),
-    dp.NeuralDP(0.8, 2.0, 0.1, 0.9, release="each epoch", steps_per_epoch=2, normalise=False),
-    dp.NeuralDP(1.1, 0.7, 0.2, labels=dp.RandomisedResponse(1.0, 3)),
-    dp.NeuralDP(1.2, 0.5, 0.05, release="each epoch", steps_per_epoch=3, averaging=0.9,
-                labels=dp.RandomisedResponse(1.5, 3), optimiser=Adam()),
-]  # fmt: skip
-"""Methods that release activations, in every way that they do; see `test_n_activations`."""
-
 """Every way of clipping."""
 
 

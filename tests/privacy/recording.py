@@ -194,12 +194,12 @@ def violations(
 
 
 def _moved(a: Draw, b: Draw, sensitivity: float, step: int) -> list[str]:
+    if not a.total.is_floating_point():  # answers, of which one record gives one
+        changed = int((a.total != b.total).sum())
+        return [f"step {step}: {changed} answers changed"] if changed > 1 else []
     moved = float((a.total.double() - b.total.double()).norm())
     # What rounding may move: a sum of a dozen vectors of norm C, in the model's own precision.
     slack = 30 * torch.finfo(a.total.dtype).eps + 1e-6 * sensitivity
     if moved <= (sensitivity + slack) * a.norm:
         return []
     return [f"step {step}: the sum moved by {moved:.6g}, allowed {sensitivity} x {a.norm}"]
-    if not a.total.is_floating_point():  # answers, of which one record gives one
-        changed = int((a.total != b.total).sum())
-        return [f"step {step}: {changed} answers changed"] if changed > 1 else []
