@@ -30,7 +30,7 @@ _HOMES = {
         "TruncatedPoisson",
     ),
     "accountants": ("GDP", "PLD", "RDP", "ZCDP", "Accountant", "Advanced", "Basic", "Moments"),
-    "methods": ("DPSGD", "Method", "NeuralDP", "TopAgg"),
+    "methods": ("DPSGD", "Freeze", "Method", "NeuralDP", "Select", "TopAgg"),
     "knobs": ("Knob", "knob", "turned"),
     "plan": ("Plan",),
     "budgets": ("RDPBudget", "RhoBudget"),
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
         Refused,
         Release,
     )
-    from dpkit.methods import DPSGD, Method, NeuralDP, TopAgg  # noqa: F401
+    from dpkit.methods import DPSGD, Freeze, Method, NeuralDP, Select, TopAgg  # noqa: F401
     from dpkit.plan import Plan  # noqa: F401
     from dpkit.samplers import (  # noqa: F401
         BallsInBins,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -237,6 +237,11 @@ def read_once(owner: Any, steps: int) -> Any:
             declared.check(name, value)
         if held is not schedule:
             owner = replace(owner, **{name: held})
+    for part in fields(owner):
+        inner: Any = getattr(owner, part.name)
+        if is_dataclass(inner) and not callable(inner):
+            read = read_once(inner, steps)
+            owner = owner if read is inner else replace(owner, **{part.name: read})
     return owner
 
 

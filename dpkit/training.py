@@ -90,6 +90,8 @@ def train(
         run = _Run(plan, dataset, stepper, where, streams, evaluate_every, size)
         stepper.limit(microbatch, memory_budget)
         stepper.prepare(run.inputs, run.targets, dataset.num_classes)
+        if hasattr(stepper, "learn"):
+            stepper.learn(*placed(where, dataset.public_inputs, dataset.public_targets))
         return run
 
     run = ranks.together(start)

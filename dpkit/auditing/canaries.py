@@ -160,11 +160,12 @@ def _attack(plan: Plan, canaries: int, delta: float | None, observations: int) -
             "The canary audit adds and removes records; audit the plan with "
             "relation=Neighbours.ADD_REMOVE."
         )
-    if method.optimiser is not None or method.averaging or method.augmentation is not None:
+    others = method.optimiser, method.augmentation, method.mask
+    if method.averaging or any(other is not None for other in others):
         raise Refused(
             "The canary audit reads each release off the weights, which plain SGD moves in each "
-            "canary's own direction; audit the plan without optimiser, averaging and augmentation, "
-            "at the same price."
+            "canary's own direction; audit the plan without optimiser, averaging, augmentation and "
+            "mask, at the same price."
         )
     if plan.before:
         raise Refused("The canary audit attacks the steps alone; audit the plan with before=().")

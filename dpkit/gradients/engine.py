@@ -29,7 +29,7 @@ from dpkit.gradients.kernel import Work, stacked_squares
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
 from dpkit.gradients.probe import FEW, likes_channels_last, made_up, objection, of_two_classes
-from dpkit.gradients.support import Support
+from dpkit.gradients.support import Support, as_support
 from dpkit.gradients.tape import Taped, find_units
 
 Transform = Callable[[Tensor], Tensor]
@@ -140,17 +140,14 @@ class Engine:
         *Shapes*: inputs (B, ...), targets (B, ...).
         """
         self._prepare(inputs, targets, max_grad_norm)
-        support = self._as_support(mask)
+        support = as_support(mask, self.size)
         total = torch.empty_like(self.parameters)
         parts: list[_Part] = []
         for x, y, count in self._chunks(inputs, targets):
             works, losses = self._source.works(x, y, support)
             parts.append(self._add(total, works, losses, max_grad_norm, not parts, count))
             del works  # before the next microbatch's are made beside them
-        result = self._gathered(total, parts)
-        if isinstance(mask, Tensor):
-            total *= mask
-        return result
+        return self._gathered(total, parts, mask)
 
     @torch.no_grad()
     def transformed_sum(
@@ -169,7 +166,7 @@ class Engine:
         `mask` is a support, as for `clipped_sum`, on which the results are clipped and summed.
         """
         self._prepare(inputs, targets, max_grad_norm)
-        support = self._as_support(mask)
+        support = as_support(mask, self.size)
         total = torch.empty_like(self.parameters)
         parts: list[_Part] = []
         most = max(1, self._rows_at_once() // (views.count if views else 1))
@@ -186,10 +183,7 @@ class Engine:
             works = split_rows(rows, self._source.blocks, support)
             losses = torch.where(good, losses, math.nan)
             parts.append(self._add(total, works, losses, max_grad_norm, not parts, count))
-        result = self._gathered(total, parts)
-        if isinstance(mask, Tensor):
-            total *= mask
-        return result
+        return self._gathered(total, parts, mask)
 
     @torch.no_grad()
     def evaluate(
@@ -245,7 +239,11 @@ class Engine:
         seen, labels = self._laid_out(views.of(x)), y.repeat_interleave(views.count, 0)
         return means(self._source.examples, seen, labels, views.count, self._rows_at_once())
 
-    def _gathered(self, total: Tensor, parts: list[_Part]) -> Clipped:
+    def _gathered(
+        self, total: Tensor, parts: list[_Part], mask: Tensor | Support | None
+    ) -> Clipped:
+        if isinstance(mask, Tensor) and parts:
+            total *= mask
         if not parts:
             nothing = total.new_zeros(0)
             return Clipped(total.zero_(), nothing, nothing, 0)
@@ -328,14 +326,3 @@ class Engine:
             stacklevel=frames_inside(),
         )
         self._source = Vmapped(self.model, self.loss, self._flat)
-
-    def _as_support(self, mask: Tensor | Support | None) -> Support | None:
-        if mask is None:
-            return None
-        shape = mask.shape if isinstance(mask, Tensor) else torch.Size([mask.size])
-        if shape != self.parameters.shape:
-            raise ValueError(
-                f"mask (support, the coordinates a step may touch) must have the shape "
-                f"({self.size},), got {tuple(shape)}."
-            )
-        return Support.of(mask) if isinstance(mask, Tensor) else mask

@@ -100,5 +100,18 @@ class Part:
         return self._made["kernel"]
 
 
+def as_support(mask: Tensor | Support | None, size: int) -> Support | None:
+    """The support that a mask of zeros and ones means; refuses one of another size."""
+    if mask is None:
+        return None
+    shape = tuple(mask.shape) if isinstance(mask, Tensor) else (mask.size,)
+    if shape != (size,):
+        raise ValueError(
+            f"mask (support, the coordinates a step may touch) must have the shape ({size},), got "
+            f"{shape}."
+        )
+    return Support.of(mask) if isinstance(mask, Tensor) else mask
+
+
 def _marked(index: Tensor, size: int) -> Tensor:
     return torch.zeros(size, dtype=torch.bool, device=index.device).index_fill_(0, index, True)

@@ -26,6 +26,8 @@ class Average:
         """Start where the parameters (D,) are; `share` of the average outlives a step."""
         self.share, self._parameters = share, parameters
         self.latest, self._average = parameters.clone(), parameters.clone()
+        self.touched: Tensor | None = None
+        """The coordinates that a step may move, the average's too; None for all."""
 
     @contextmanager
     def latest_at(self, step: int) -> Iterator[None]:
@@ -36,6 +38,10 @@ class Average:
             yield
             share = min(self.share, (1 + step) / (WARM_UP + step))
             self.latest.copy_(self._parameters)
-            self._average.lerp_(self.latest, 1 - share)
+            if self.touched is None:
+                self._average.lerp_(self.latest, 1 - share)
+            else:
+                held, latest = self._average[self.touched], self.latest[self.touched]
+                self._average[self.touched] = held.lerp_(latest, 1 - share)
         finally:
             self._parameters.copy_(self._average)

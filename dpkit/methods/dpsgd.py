@@ -10,11 +10,12 @@ import numpy as np
 
 from dpkit.gradients.augmentation import Augmentation, check_apart
 from dpkit.gradients.clipping import Clipping, Flat
-from dpkit.gradients.optimisers import SGD, Optimiser
+from dpkit.gradients.optimisers import SGD, Adam, Optimiser
 from dpkit.knobs import Knob, check_knobs, knob
 from dpkit.mechanisms import Gaussian, Neighbours, Release
 from dpkit.methods.averaging import Average
 from dpkit.methods.base import Loss, Method, Peek
+from dpkit.methods.masks import Mask
 from dpkit.ranks import Ranks
 from dpkit.schedules import Schedule, ValidationDecay, at, scaled
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import torch
 
     from dpkit.gradients import Clipped, Engine
+    from dpkit.gradients.support import Support
+    from dpkit.methods.masking import Masking
     from dpkit.noise import Noise
 
 _AVERAGING = Knob("a", "share of the average weights that outlives a step", 0, 1, open_high=True)
@@ -61,6 +64,8 @@ class DPSGD(Method):
     """The views of a record, whose mean gradient is bounded as one; None is the record itself."""
     averaging: float = 0.0
     """The model holds a running average of the released weights; 0 is the latest weights."""
+    mask: Mask | None = None
+    """Which parameters a step may move: `Freeze` or `Select`; None is all."""
 
     relations: ClassVar[tuple[Neighbours, ...]] = tuple(Neighbours)
 
@@ -73,6 +78,7 @@ class DPSGD(Method):
                 f"augmentation (how a record is seen) must be an Augmentation such as Shifts(), or "
                 f"None, got {self.augmentation!r}."
             )
+        self._check_mask()
         for name in ("max_grad_norm", "learning_rate"):
             if isinstance(getattr(self, name), ValidationDecay):
                 raise ValueError(
@@ -83,6 +89,19 @@ class DPSGD(Method):
             raise ValueError(
                 f"momentum (m) must be 0 beside an optimiser, which has its own, got "
                 f"{self.momentum:g}: give it to the optimiser, as in SGD(momentum=0.9)."
+            )
+
+    def _check_mask(self) -> None:
+        if not isinstance(self.mask, Mask | None):
+            raise TypeError(
+                f"mask (which parameters a step may move) must be Freeze(ratio) or Select(ratio), "
+                f"or None, got {self.mask!r}; one that was read from private gradients would be a "
+                f"release that nobody has paid for."
+            )
+        if self.mask is not None and not isinstance(self.optimiser, SGD | Adam | None):
+            raise TypeError(
+                f"mask needs an optimiser whose memory can be masked too, SGD or Adam of "
+                f"dpkit.gradients, got {self.optimiser!r}."
             )
 
     @property
@@ -123,7 +142,14 @@ class DPSGDStepper:
         """Hold the engine, and start the optimiser on its parameters."""
         self.method, self.engine, self.expected_batch = method, engine, expected_batch
         self._ranks = Ranks.current()
-        self._updater = (method.optimiser or SGD(method.momentum)).start(engine)
+        rule = method.optimiser or SGD(method.momentum)
+        self._masking: Masking | None = None
+        self._support: Support | None = None
+        if method.mask is not None:
+            from dpkit.methods.masking import Masking
+
+            self._masking = Masking(method.mask, engine, rule)
+        self._updater = self._masking.updater if self._masking else rule.start(engine)
         self._average = Average(method.averaging, engine.parameters) if method.averaging else None
 
     def step(
@@ -137,10 +163,10 @@ class DPSGDStepper:
         import torch
 
         (release,) = releases
-        bound = at(self.method.max_grad_norm, step)
         with self._average.latest_at(step) if self._average else nullcontext():
+            bound = self._masked(step, at(self.method.max_grad_norm, step))
             clipped = self._clipped(batch, bound)
-            noisy = clipped.total
+            noisy = clipped.total if self._support is None else clipped.total[self._support.index]
             if self._ranks.first:  # before the sum is shared
                 noisy = release.mechanism.draw(noisy, bound, generator)
             self._ranks.sum_(noisy)
@@ -152,13 +178,22 @@ class DPSGDStepper:
         finite = float(losses[np.isfinite(losses)].sum())
         return _peek(self._ranks.gathered((finite, clipped.skipped, norms)), bound)
 
+    def _masked(self, step: int, bound: float) -> float:
+        """Settle the support of a step, if there is a mask, and its clip norm."""
+        if self._masking is None:
+            return bound
+        self._support = support = self._masking.support(step, self.engine.parameters)
+        if self._average:
+            self._average.touched = support.index
+        return bound * support.share**0.5 if self._masking.mask.scaled_norm else bound
+
     def _clipped(self, batch: tuple[torch.Tensor, torch.Tensor], bound: float) -> Clipped:
         """The clipped sum over a batch, of the records or of the means over their views."""
         augmentation = self.method.augmentation
         if augmentation is None:
-            return self.engine.clipped_sum(*batch, bound)
+            return self.engine.clipped_sum(*batch, bound, self._support)
         views = augmentation.drawn(batch[0].device)
-        return self.engine.transformed_sum(*batch, _unchanged, bound, views)
+        return self.engine.transformed_sum(*batch, _unchanged, bound, views, self._support)
 
     def _denoised(self, noisy: torch.Tensor, release: Release, bound: float) -> torch.Tensor:
         """The noisy sum as the update takes it: post-processing."""
@@ -179,6 +214,11 @@ class DPSGDStepper:
             with same_random_numbers(invented):
                 check_apart(self.method.augmentation, invented)
 
+    def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """Take the data set's public records, of which there may be none."""
+        if self._masking is not None:
+            self._masking.learn(inputs, targets)
+
     def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float | None]:
         """Mean loss and accuracy (None without classes) of the present model on public data."""
         return self.engine.evaluate(inputs, targets)
@@ -186,13 +226,16 @@ class DPSGDStepper:
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the model."""
         latest = {"latest": self._average.latest} if self._average else {}
-        return self._updater.state() | latest
+        return self._updater.state() | latest | (self._masking.state() if self._masking else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self._updater.restore(state)
+        ours = {"latest", "scores"}
+        self._updater.restore({name: held for name, held in state.items() if name not in ours})
         if self._average:
             self._average.latest.copy_(state["latest"])
+        if self._masking:
+            self._masking.restore(state)
 
 
 def _unchanged(rows: torch.Tensor) -> torch.Tensor:

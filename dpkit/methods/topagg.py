@@ -48,6 +48,11 @@ class TopAgg(DPSGD):
     def __post_init__(self) -> None:
         """Check every knob."""
         super().__post_init__()
+        if self.mask is not None:
+            raise ValueError(
+                f"mask (which parameters a step may move) must be None in TopAgg, whose records "
+                f"choose coordinates for themselves, got {self.mask!r}: use DPSGD(mask=...)."
+            )
         if not isinstance(self.signs, bool):
             raise TypeError(f"signs (votes in place of numbers) must be a bool, got {self.signs}.")
 

@@ -15,7 +15,8 @@ from torch import nn
 
 import dpkit as dp
 from dpkit import runs
-from dpkit.gradients import Adam, Augmentation, Automatic, Flat, PerLayer, Views
+from dpkit.gradients import SGD, Adam, Augmentation, Automatic, Flat, PerLayer, Views
+from dpkit.methods import Freeze, Magnitude, PublicGradient, Random, Select
 
 LONG = bool(os.environ.get("DPKIT_LONG"))
 """Set DPKIT_LONG=1 for the long forms: 10,000 replayed pairs, 200 kills, 2,000 audits."""
@@ -73,15 +74,24 @@ METHODS = [
     dp.TopAgg(1.3, 0.7, 0.2, 0.9, top_k=5),
     dp.TopAgg(0.9, 0.7, 0.2, top_k=4, signs=True),
     dp.TopAgg(1.1, widening, 0.2, top_k=4, threshold=1.0),
-]
+    dp.DPSGD(1.2, 0.7, 0.2, 0.9, mask=Freeze(0.9, exempt=("*bias",))),
+    dp.DPSGD(1.2, 0.7, 0.2, mask=Select(0.6, Magnitude(), scaled_norm=True)),
+    dp.DPSGD(1.2, 0.7, 0.05, optimiser=SGD(0.9, 0.1, True), mask=Select(0.3, PublicGradient(5))),
+    dp.DPSGD(1.2, widening, 0.05, optimiser=Adam(), averaging=0.9, clipping=PerLayer(),
+             mask=Freeze(0.5, Magnitude())),
+    dp.DPSGD(1.2, 0.7, 0.2, augmentation=Rolled(), mask=Select(0.5, Random(3))),
+]  # fmt: skip
 """Every method, with every kind of schedule that it takes, and every way of descending."""
 
 READABLE = [
     method
     for method in METHODS
-    if not (method.optimiser or method.averaging or getattr(method, "threshold", 0))
+    if not (method.optimiser or method.averaging or getattr(method, "threshold", 0) or method.mask)
 ]
 """Methods whose releases can be read off the weights' movement."""
+
+MASKED = [method for method in METHODS if method.mask]
+"""Methods whose noise goes on a support alone; see `test_b_noise` for its moments there."""
 
 AUDITED = [m for m in READABLE if m.augmentation is None and not getattr(m, "signs", False)]
 """Methods that the canary audit takes: a view of a canary lies in another's direction.

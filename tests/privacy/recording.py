@@ -139,6 +139,8 @@ def record(
     """Train through the public entry point and log all that happens."""
     out = Recording()
     test = TEST if data[0].shape[1:] == TEST[0].shape[1:] and data[1].ndim == 1 else None
+    if public is None and data[1].ndim == 1:
+        public = published(data[0])
     dataset = smuggled(*data, test, public)
     run = Run(plan, "made", "model", num_examples, fingerprint="", seed=seed)
     with (
@@ -159,6 +161,12 @@ def record(
     stored = json.loads(run.to_json()) | {"seconds": 0, "validation": step.validation}
     out.public = [json.dumps(stored)] + sorted({str(w.message) for w in told})
     return out
+
+
+def published(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Public records of the shape and kind of the private ones, the same beside all of them."""
+    made = torch.arange(6 * like[:1].numel() if len(like) else 6).view(6, *like.shape[1:])
+    return made % 3 if not like.is_floating_point() else (made % 7 - 3) / 3, torch.arange(6) % 3
 
 
 def violations(

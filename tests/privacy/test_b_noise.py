@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,12 +25,12 @@ RECORDS = 12
 
 
 def wide(dtype=torch.float32):
-    """1.0e5 weights in tensors of very different sizes, all zero."""
+    """1.0e5 weights in tensors of very different sizes, small and unlike one another."""
     model = nn.Sequential(nn.Linear(6, 400), nn.Tanh(), nn.Linear(400, 250), nn.Tanh(),
                           nn.Linear(250, 3)).to(dtype)  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.zero_()
+            parameter.copy_(torch.linspace(1e-6, 1e-5, parameter.numel()).view_as(parameter))
     return model
 
 
@@ -56,7 +57,18 @@ def _flat(tensors):
 
 def _tensors(vector):
     sizes = [p.numel() for p in wide().parameters()]
+    if vector.shape[-1] < sum(sizes):  # a support, which runs through all of them
+        return vector.split(20_000, dim=-1)
     return vector.split(sizes, dim=-1)
+
+
+def _stds(method, drawn):
+    """What the noise of each step must be: sigma C, or sigma C sqrt(|S| / D)."""
+    whole = sum(p.numel() for p in wide().parameters())
+    scaled = method.mask is not None and method.mask.scaled_norm
+    factor = math.sqrt(drawn.shape[1] / whole) if scaled else 1.0
+    return [at(method.noise_multiplier, t) * at(method.max_grad_norm, t) * factor
+            for t in range(RELEASES)]  # fmt: skip
 
 
 def assert_variance(values, std, what):
@@ -70,12 +82,11 @@ def assert_variance(values, std, what):
 @pytest.mark.parametrize("method", cases.METHODS, ids=cases.named)
 def test_the_noise_drawn_has_the_charged_scale(method):
     drawn, _, draws = released(method)
-    for step in range(RELEASES):
-        std = at(method.noise_multiplier, step) * at(method.max_grad_norm, step)
+    stds = _stds(method, drawn)
+    for step, std in enumerate(stds):
         assert draws[step].mechanism == method.releases(step)[0].mechanism
         for i, part in enumerate(_tensors(drawn[step])):
             assert_variance(part, std, f"step {step}, tensor {i}")
-    stds = [at(method.noise_multiplier, t) * at(method.max_grad_norm, t) for t in range(RELEASES)]
     assert_variance(drawn / torch.tensor(stds).double()[:, None], 1.0, "all steps together")
 
 
@@ -124,6 +135,26 @@ def test_the_weights_move_by_the_charged_noise(method):
         std = at(method.noise_multiplier, step) * at(method.max_grad_norm, step)
         for i, part in enumerate(_tensors(noise)):
             assert_variance(part, std, f"step {step}, tensor {i}")
+
+
+@pytest.mark.parametrize("method", cases.MASKED, ids=cases.named)
+def test_the_noise_of_a_mask_is_on_its_support_alone(method):
+    """As many values are drawn as the mask keeps; the others do not move by a bit."""
+    drawn, moves, draws = released(replace(method, augmentation=None))
+    free = sum(p.numel() for name, p in wide().named_parameters()
+               if not (method.mask.exempt and "bias" in name))  # fmt: skip
+    kept = [moves.shape[1] - free + method.mask.kept(step, free) for step in range(RELEASES)]
+    assert drawn.shape[1] < moves.shape[1]
+    for step, (move, draw) in enumerate(zip(moves, draws, strict=True)):
+        assert draw.total.numel() == kept[step]
+        still = int((move == 0).sum())
+        # A few of those that may move are moved by less than the last place of their weight.
+        assert 0 <= still - (moves.shape[1] - kept[step]) < 1e-3 * kept[step]
+    if method.momentum or method.optimiser or method.mask.chosen_once:
+        return
+    for step, (move, std) in enumerate(zip(moves, _stds(method, drawn), strict=True)):
+        noise = -move[move != 0] * 0.5 * RECORDS / at(method.learning_rate, step)
+        assert_variance(noise, std, f"step {step}, as the weights moved")
 
 
 def test_a_step_is_divided_by_the_expected_batch_of_its_own():

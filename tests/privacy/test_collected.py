@@ -19,13 +19,15 @@ HERE = Path(__file__).parent
 COMBINATIONS, METHODS = len(cases.combinations()), len(cases.METHODS)
 LAYERS, NEIGHBOURS = len(cases.LAYERS), len(cases.NEIGHBOURS)
 SAMPLERS, ACCOUNTANTS = len(cases.SAMPLERS), len(cases.ACCOUNTANTS)
-CLIPPINGS, READABLE = len(cases.CLIPPINGS), len(cases.READABLE)
+CLIPPINGS, READABLE, MASKED = (
+    len(some) for some in (cases.CLIPPINGS, cases.READABLE, cases.MASKED)
+)
 ACTIVATIONS = len(cases.ACTIVATIONS)
 REPLACING = sum(dp.Neighbours.REPLACE_ONE in s.relations for s in cases.SAMPLERS)
 CLASSIFIERS = sum(layer.loss is None for layer in cases.LAYERS)
 EXPECTED = {
     "test_a_replay.py": COMBINATIONS + 2 * LAYERS + 3 * NEIGHBOURS + 3 * LAYERS * CLIPPINGS + 3,
-    "test_b_noise.py": 2 * METHODS + READABLE + 1 + 2 + 2 * 2 + 3 + 2 + 4,
+    "test_b_noise.py": 2 * METHODS + READABLE + MASKED + 1 + 2 + 2 * 2 + 3 + 2 + 4,
     "test_c_canaries.py": len(cases.AUDITED) + 6,
     "test_d_fingerprint.py": len(test_d_fingerprint.FINGERPRINTS)
     + 4
