@@ -47,6 +47,7 @@ _MODULES = (
     "methods",
     "samplers",
     "schedules",
+    "votes",
     "widgets",
     "zoo",
 )
@@ -54,7 +55,16 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*_HOME_OF, *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from dpkit import auditing, datasets, figures, gradients, schedules, widgets, zoo  # noqa: F401
+    from dpkit import (  # noqa: F401
+        auditing,
+        datasets,
+        figures,
+        gradients,
+        schedules,
+        votes,
+        widgets,
+        zoo,
+    )
     from dpkit.accountants import (  # noqa: F401
         GDP,
         PLD,
