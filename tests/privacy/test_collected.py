@@ -27,7 +27,7 @@ REPLACING = sum(dp.Neighbours.REPLACE_ONE in s.relations for s in cases.SAMPLERS
 CLASSIFIERS = sum(layer.loss is None for layer in cases.LAYERS)
 EXPECTED = {
     "test_a_replay.py": COMBINATIONS + 2 * LAYERS + 3 * NEIGHBOURS + 3 * LAYERS * CLIPPINGS + 3,
-    "test_b_noise.py": 2 * METHODS + READABLE + MASKED + 1 + 2 + 2 * 2 + 3 + 2 + 4,
+    "test_b_noise.py": 2 * METHODS + READABLE + MASKED + 3 + 2 * 2 + 3 + 2 + 4,
     "test_c_canaries.py": len(cases.AUDITED) + 6,
     "test_d_fingerprint.py": len(test_d_fingerprint.FINGERPRINTS)
     + 4
@@ -36,6 +36,7 @@ EXPECTED = {
     "test_f_ledger.py": COMBINATIONS + METHODS + 19,
     "test_n_activations.py": ACTIVATIONS * (2 * REPLACING + 3) + 2 * 2 * 3 + 22,
     "test_g_metamorphic.py": LAYERS * (3 + CLIPPINGS + 1) + CLASSIFIERS + METHODS + 2 + 1 + 2,
+    "test_votes.py": 4 * (NEIGHBOURS + 1) + 3 + 4,
 }
 
 
