@@ -92,9 +92,9 @@ def _exported(given: argparse.Namespace, store: Any) -> None:
     if given.parquet:
         export.to_parquet(records, given.parquet)
     if given.html:
-        found = export.points(records)
+        found = sweeps.Cloud(export.points(records))
         plane = [("Test accuracy against epsilon", sweeps.plane(found))]
-        words = f"{sweeps.in_words(found)}. {total(store).sentence}"
+        words = f"{found.in_words}. {total(store).sentence}"
         given.html.write_text(figures.as_html(plane, "dpkit sweep", words))
 
 

@@ -407,7 +407,7 @@ def test_the_command_makes_what_a_file_asks_for_and_goes_on(asked, capsys):
         assert float(row["method.noise_multiplier"]) in (1.0, 4.0)
         assert row["guarantee"] == record.run.guarantee
     page = asked.with_suffix(".html").read_text()
-    assert "4 runs; frontier: " in page and '<script src=' not in page
+    assert "4 runs; frontier: " in page and "<script src=" not in page
 
 
 @pytest.mark.parametrize(
@@ -505,31 +505,35 @@ def test_the_frontier_is_made_of_means_not_of_lucky_seeds():
         dot(3, 0.7),
         dot(4, 0.8),
     ]
-    edge = figures.frontier(figures.means(dots))
-    assert [(m.epsilon, round(m.accuracy, 3)) for m in edge] == [(1, 0.7), (2, 0.73), (4, 0.8)]
-    assert edge[1].half == pytest.approx(12.706 * 0.01, rel=1e-3), "Student's t with two seeds"
-    assert edge[2].half == float("inf"), "one seed says nothing of its spread"
-    drawn = figures.plane(dots)
+    cloud = figures.Cloud(dots)
+    assert [(m.epsilon, round(m.accuracy, 3)) for m in cloud.frontier] == [
+        (1, 0.7), (2, 0.73), (4, 0.8)]  # fmt: skip
+    assert [cloud.points[m.best].accuracy for m in cloud.frontier] == [0.9, 0.74, 0.8]
+    assert cloud.frontier[1].half == pytest.approx(12.706 * 0.01, rel=1e-3), "Student's t"
+    assert cloud.frontier[2].half == float("inf"), "one seed says nothing of its spread"
+    drawn = figures.plane(cloud)
     assert list(drawn["data"][0]["y"]) == pytest.approx([50, 90, 72, 74, 70, 80])
     assert drawn["data"][1]["x"] == [1, 2, 4]
-    assert "6 runs; frontier: 70.0% at ε 1" in figures.in_words(dots)
+    assert "6 runs; frontier: 70.0% at ε 1" in cloud.in_words
 
 
 def test_kinds_are_compared_by_their_frontiers_and_knobs_have_an_axis_each():
-    dots = [dot(e, a, s, kind=k) for k, e, a in (("one", 1, 0.5), ("two", 1, 0.6), ("two", 2, 0.7))
-            for s in (0, 1, 2)]  # fmt: skip
-    drawn = figures.compared(dots, lambda point: point.knobs["kind"])
+    cloud = figures.Cloud(
+        [dot(e, a, s, kind=k) for k, e, a in (("one", 1, 0.5), ("two", 1, 0.6), ("two", 2, 0.7))
+         for s in (0, 1, 2)]
+    )  # fmt: skip
+    assert cloud.varying == ["kind"] and cloud.values("kind") == ["one", "two"]
+    parts = {kind: cloud.where("kind", kind) for kind in cloud.values("kind")}
+    assert [len(part) for part in parts.values()] == [3, 6]
+    drawn = figures.compared(parts)
     assert [line["name"] for line in drawn["data"] if "name" in line] == ["one", "two"]
-    assert figures.varying(dots) == ["kind"]
-    axes = figures.parallel(dots, ["kind"], {})["data"][0]["dimensions"]
+    axes = figures.parallel(cloud, ["kind"], {})["data"][0]["dimensions"]
     assert [axis["label"] for axis in axes] == ["kind", "log₁₀ ε", "accuracy (%)"]
     assert axes[0]["ticktext"] == ["one", "two"]
 
 
 def test_nothing_yet_is_said_so():
-    for drawn in (
-        figures.plane([]),
-        figures.parallel([], [], {}),
-        figures.plane([dot(float("inf"), 1)]),
-    ):
+    nothing = figures.Cloud([dot(float("inf"), 1)])
+    for drawn in (figures.plane(nothing), figures.parallel(nothing, [], {})):
         assert "No finished run yet" in drawn["layout"]["annotations"][0]["text"]
+    assert figures.compared({"none": nothing})["data"] and nothing.in_words

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -35,62 +36,117 @@ class Point:
 
 @dataclass(frozen=True)
 class Mean:
-    """One plan on the plane: the mean over its seeds and half of its confidence interval."""
+    """One plan on the plane: the mean over its seeds and half of its confidence interval.
+
+    `best` is the place of its best run in the cloud.
+    """
 
     epsilon: float
     accuracy: float
     half: float
     runs: int
-    points: tuple[Point, ...]
+    best: int
 
 
-def means(points: Sequence[Point]) -> list[Mean]:
-    """Mean accuracy of each plan over its seeds, in rising order of epsilon.
+class Cloud:
+    """Runs on the plane, those of infinite epsilon left out; computed once however often drawn."""
 
-    `half` is half the 95% interval by Student's t; infinite where there is one seed only.
-    """
-    groups: dict[str, list[Point]] = {}
-    for point in points:
-        groups.setdefault(point.group, []).append(point)
-    found = []
-    for members in groups.values():
-        values = np.array([point.accuracy for point in members])
-        n, half = len(values), math.inf
-        if n > 1:
-            half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / n**0.5)
-        found.append(Mean(members[0].epsilon, float(values.mean()), half, n, tuple(members)))
-    return sorted(found, key=lambda mean: (mean.epsilon, -mean.accuracy))
+    def __init__(self, points: Sequence[Point]) -> None:
+        """Hold the points in their order."""
+        self.points = [point for point in points if math.isfinite(point.epsilon)]
+        self.epsilon = np.array([point.epsilon for point in self.points])
+        self.accuracy = np.array([point.accuracy for point in self.points])
+
+    def __len__(self) -> int:
+        """How many runs there are."""
+        return len(self.points)
+
+    @cached_property
+    def means(self) -> list[Mean]:
+        """Mean accuracy of each plan over its seeds, in rising order of epsilon.
+
+        `half` is half the 95% interval by Student's t; infinite where there is one seed only.
+        """
+        places: dict[str, int] = {}
+        group = np.array([places.setdefault(p.group, len(places)) for p in self.points], dtype=int)
+        if not places:
+            return []
+        runs = np.bincount(group)
+        mean = np.bincount(group, self.accuracy) / runs
+        squares = np.bincount(group, (self.accuracy - mean[group]) ** 2)
+        order = np.lexsort((-self.accuracy, group))
+        best = order[np.unique(group[order], return_index=True)[1]]
+        found = [
+            Mean(float(self.epsilon[best[i]]), float(mean[i]), _half(squares[i], int(runs[i])),
+                 int(runs[i]), int(best[i])) for i in range(len(places))
+        ]  # fmt: skip
+        return sorted(found, key=lambda m: (m.epsilon, -m.accuracy))
+
+    @cached_property
+    def frontier(self) -> list[Mean]:
+        """The plans that no other beats: no cheaper one reached as much, mean over its seeds."""
+        best, found = -math.inf, []
+        for mean in self.means:
+            if mean.accuracy > best:
+                found.append(mean)
+                best = mean.accuracy
+        return found
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """The knobs in which the runs differ, in the order of their plan."""
+        seen: dict[str, set[Any]] = {}
+        for point in self.points:
+            for name, value in point.knobs.items():
+                seen.setdefault(name, set()).add(value)
+        some = {name for name in seen if any(name not in p.knobs for p in self.points)}
+        return [name for name, values in seen.items() if len(values) > 1 or name in some]
+
+    def values(self, name: str) -> list[Any]:
+        """The different values of a knob, in rising order, what has none last."""
+        found = {point.knobs.get(name) for point in self.points}
+        return sorted(
+            found, key=lambda v: (v is None, isinstance(v, str), v if v is not None else 0)
+        )
+
+    def where(self, name: str, value: Any) -> Cloud:
+        """The runs of which a knob has a value."""
+        return Cloud([point for point in self.points if point.knobs.get(name) == value])
+
+    @property
+    def in_words(self) -> str:
+        """The frontier for readers who cannot see it."""
+        edge = self.frontier
+        if not edge:
+            return "no finished run yet"
+        few = [edge[i] for i in np.unique(np.linspace(0, len(edge) - 1, 4).astype(int))]
+        said = "; ".join(f"{100 * m.accuracy:.1f}% at ε {round_up(m.epsilon)}" for m in few)
+        return f"{len(self):,} runs; frontier: {said}"
 
 
-def frontier(of: Sequence[Mean]) -> list[Mean]:
-    """The plans that no other beats: no cheaper one reaches as much, on average over its seeds."""
-    best, found = -math.inf, []
-    for mean in sorted(of, key=lambda m: (m.epsilon, -m.accuracy)):
-        if math.isfinite(mean.epsilon) and mean.accuracy > best:
-            found.append(mean)
-            best = mean.accuracy
-    return found
+@cache
+def _student(freedom: int) -> float:
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
+def _half(squares: float, runs: int) -> float:
+    return _student(runs - 1) * math.sqrt(squares / (runs - 1) / runs) if runs > 1 else math.inf
 
 
 def plane(
-    points: Sequence[Point],
-    colour: str = "",
-    chosen: str = "",
-    labels: dict[str, str] | None = None,
+    cloud: Cloud, colour: str = "", chosen: str = "", labels: Mapping[str, str] | None = None
 ) -> Figure:
     """Test accuracy (%) against planned epsilon, a dot a run; the frontier of means as steps."""
-    shown = [point for point in points if math.isfinite(point.epsilon)]
-    if not shown:
-        return {"data": [], "layout": _axes([]) | {
-            "annotations": [note_in_middle("No finished run yet")]}}  # fmt: skip
-    data = [_dots(shown, colour, (labels or {}).get(colour, colour))]
-    edge = frontier(means(shown))
-    data.append({
+    if not len(cloud):
+        empty = {"annotations": [note_in_middle("No finished run yet")]}
+        return {"data": [], "layout": _axes(cloud) | empty}
+    edge = cloud.frontier
+    data = [_dots(cloud, colour, (labels or {}).get(colour, colour)), {
         "type": "scatter", "mode": "lines", "name": "frontier", "hoverinfo": "skip",
         "x": numbers([m.epsilon for m in edge]), "y": numbers([100 * m.accuracy for m in edge]),
         "line": {"color": COLOURS[1], "width": 2.5, "shape": "hv"},
-    })  # fmt: skip
-    for point in shown:
+    }]  # fmt: skip
+    for point in cloud.points:
         if point.key == chosen:
             data.append({
                 "type": "scatter", "mode": "markers", "name": "selected", "hoverinfo": "skip",
@@ -98,19 +154,14 @@ def plane(
                 "marker": {"size": 17, "symbol": "circle-open", "color": COLOURS[1],
                            "line": {"width": 3}},
             })  # fmt: skip
-    return {"data": data, "layout": _axes(shown)}
+    return {"data": data, "layout": _axes(cloud)}
 
 
-def compared(points: Sequence[Point], by: Callable[[Point], str]) -> Figure:
-    """For each kind of run: its frontier of means over seeds with 95% confidence intervals."""
-    kinds: dict[str, list[Point]] = {}
-    for point in points:
-        if math.isfinite(point.epsilon):
-            kinds.setdefault(by(point), []).append(point)
+def compared(clouds: Mapping[str, Cloud]) -> Figure:
+    """For each named cloud: its frontier of means over seeds with 95% confidence intervals."""
     data: list[Figure] = []
-    for number, (kind, members) in enumerate(sorted(kinds.items())):
-        edge = frontier(means(members))
-        colour = COLOURS[number % len(COLOURS)]
+    for number, (name, cloud) in enumerate(clouds.items()):
+        edge, colour = cloud.frontier, COLOURS[number % len(COLOURS)]
         x, y = [m.epsilon for m in edge], [100 * m.accuracy for m in edge]
         half = [100 * m.half if math.isfinite(m.half) else 0.0 for m in edge]
         data.append({
@@ -119,57 +170,46 @@ def compared(points: Sequence[Point], by: Callable[[Point], str]) -> Figure:
             "y": numbers([*np.add(y, half), *np.subtract(y, half)[::-1]]), "line": {"width": 0},
         })  # fmt: skip
         data.append({
-            "type": "scatter", "mode": "lines+markers", "name": kind, "x": numbers(x),
-            "y": numbers(y), "line": {"color": colour, "width": 2.5,
-                                      "dash": DASHES[number % len(DASHES)]},
-            "text": [_interval(mean) for mean in edge],
-            "hovertemplate": f"{kind}: %{{y:.1f}}%%{{text}} at ε %{{x:.3g}}<extra></extra>",
+            "type": "scatter", "mode": "lines+markers", "name": name, "x": numbers(x),
+            "y": numbers(y), "text": [_interval(mean) for mean in edge],
+            "line": {"color": colour, "width": 2.5, "dash": DASHES[number % len(DASHES)]},
+            "hovertemplate": f"{name}: %{{y:.1f}}%%{{text}} at ε %{{x:.3g}}<extra></extra>",
         })  # fmt: skip
-    layout = _axes([p for members in kinds.values() for p in members])
+    layout = _axes(Cloud([point for cloud in clouds.values() for point in cloud.points]))
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
-    return {"data": data, "layout": layout | {"showlegend": True, "legend": legend}}
+    return {"data": data, "layout": layout | {"showlegend": len(clouds) > 1, "legend": legend}}
 
 
-def parallel(points: Sequence[Point], names: Sequence[str], labels: dict[str, str]) -> Figure:
+def parallel(cloud: Cloud, names: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Every run as a line through its knobs, its epsilon and its accuracy, which colours it."""
-    shown = [point for point in points if math.isfinite(point.epsilon)]
-    if not shown:
+    if not len(cloud):
         return {"data": [], "layout": {"annotations": [note_in_middle("No finished run yet")]}}
     columns = [
-        _column(labels.get(name, name), [p.knobs.get(name) for p in shown]) for name in names
+        _column(labels.get(name, name), [p.knobs.get(name) for p in cloud.points]) for name in names
     ]
-    accuracy = np.array([100 * p.accuracy for p in shown])
-    columns.append(_column("log₁₀ ε", [math.log10(max(p.epsilon, 1e-12)) for p in shown]))
-    columns.append(_column("accuracy (%)", accuracy.tolist()))
-    line = {"color": accuracy, "colorscale": SCALE}
+    columns.append(_column("log₁₀ ε", np.log10(np.maximum(cloud.epsilon, 1e-12)).tolist()))
+    columns.append(_column("accuracy (%)", (100 * cloud.accuracy).tolist()))
+    line = {"color": 100 * cloud.accuracy, "colorscale": SCALE}
     data = [{"type": "parcoords", "dimensions": columns, "line": line, "labelangle": 0}]
     return {"data": data, "layout": {"margin": {"l": 56, "r": 40, "t": 44, "b": 16}}}
 
 
-def varying(points: Sequence[Point]) -> list[str]:
-    """The knobs in which the runs differ, in the order of their plan."""
-    names = dict.fromkeys(name for point in points for name in point.knobs)
-    return [name for name in names if len({repr(p.knobs.get(name)) for p in points}) > 1]
-
-
-def _dots(shown: Sequence[Point], colour: str, label: str) -> Figure:
-    values = [point.knobs.get(colour) if colour else None for point in shown]
+def _dots(cloud: Cloud, colour: str, label: str) -> Figure:
     marker: Figure = {"size": 7, "opacity": 0.75, "color": COLOURS[0]}
-    if any(value is not None for value in values):
+    text: list[str] = []
+    if colour:
+        values = [point.knobs.get(colour) for point in cloud.points]
+        text = [_said(value) for value in values]
         column = _column(label, values)
         bar = {"title": {"text": label, "side": "right"}, "thickness": 12}
+        bar |= {name: column[name] for name in ("tickvals", "ticktext") if name in column}
         marker |= {
-            "color": np.asarray(column["values"], dtype=float), "colorscale": SCALE,
-            "showscale": True, "opacity": 0.9, "colorbar": bar,
+            "color": column["values"], "colorscale": SCALE, "showscale": True, "opacity": 0.9,
+            "colorbar": bar,
         }  # fmt: skip
-        if "ticktext" in column:
-            marker["colorbar"] |= {"tickvals": column["tickvals"], "ticktext": column["ticktext"]}
     return {
-        "type": "scattergl" if len(shown) > 1000 else "scatter", "mode": "markers", "name": "runs",
-        "x": np.array([point.epsilon for point in shown]),
-        "y": np.array([100 * point.accuracy for point in shown]), "marker": marker,
-        "customdata": list(range(len(shown))),
-        "text": [f"{values[i] if colour else ''}" for i in range(len(shown))],
+        "type": "scattergl" if len(cloud) > 1000 else "scatter", "mode": "markers", "name": "runs",
+        "x": cloud.epsilon, "y": 100 * cloud.accuracy, "marker": marker, "text": text,
         "hovertemplate": "%{y:.1f}% at ε %{x:.3g}"
         + (f"<br>{label}: %{{text}}" if colour else "") + "<extra></extra>",
     }  # fmt: skip
@@ -179,26 +219,24 @@ def _column(label: str, values: Sequence[Any]) -> Figure:
     """An axis of numbers, or of names in their order."""
     if all(isinstance(value, int | float) for value in values):
         return {"label": label, "values": np.array(values, dtype=float)}
-    names = sorted({str(value) for value in values})
+    names = sorted({_said(value) for value in values})
     place = {name: number for number, name in enumerate(names)}
     return {
-        "label": label, "values": np.array([place[str(value)] for value in values], dtype=float),
+        "label": label, "values": np.array([place[_said(value)] for value in values], dtype=float),
         "tickvals": list(range(len(names))), "ticktext": names,
     }  # fmt: skip
 
 
-def _axes(shown: Sequence[Point]) -> Figure:
+def _axes(cloud: Cloud) -> Figure:
     """Log epsilon, accuracy in percent; room around the dots."""
-    x: Figure = {"type": "log", "dtick": "D2" if shown else 1}
-    if shown:
-        logs = np.log10([point.epsilon for point in shown])
-        x["range"] = [float(logs.min()) - 0.08, float(logs.max()) + 0.08]
-        x["dtick"] = "D2" if logs.max() - logs.min() < 2.2 else 1
-        tens = np.arange(math.floor(logs.min()), math.ceil(logs.max()) + 1)
-        ticks = [m * 10.0**t for t in tens for m in ((1, 2, 5) if len(tens) < 5 else (1,))]
-        x |= {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-        x.pop("dtick")
-    return layout_of("planned ε", "test accuracy (%)", x=x, y={"rangemode": "normal"})
+    x: Figure = {"type": "log"}
+    if len(cloud):
+        logs = np.log10(np.maximum(cloud.epsilon, 1e-12))
+        low, high = float(logs.min()) - 0.08, float(logs.max()) + 0.08
+        tens = range(math.floor(low), math.ceil(high) + 1)
+        ticks = [m * 10.0**t for t in tens for m in ((1, 2, 5) if high - low < 3 else (1,))]
+        x |= {"range": [low, high], "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
+    return layout_of("planned ε", "test accuracy (%)", x=x)
 
 
 def _interval(mean: Mean) -> str:
@@ -207,13 +245,7 @@ def _interval(mean: Mean) -> str:
     return f" ± {100 * mean.half:.1f} ({mean.runs} seeds)"
 
 
-def in_words(points: Sequence[Point]) -> str:
-    """The frontier for readers who cannot see it."""
-    edge = frontier(means(points))
-    if not edge:
-        return "no finished run yet"
-    shown = (
-        edge if len(edge) <= 4 else [edge[i] for i in np.linspace(0, len(edge) - 1, 4).astype(int)]
+def _said(value: Any) -> str:
+    return (
+        "none" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
     )
-    said = "; ".join(f"{100 * m.accuracy:.1f}% at ε {round_up(m.epsilon)}" for m in shown)
-    return f"{len(points):,} runs; frontier: {said}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dpkit.accountants import PLD
-from dpkit.mechanisms import Ledger, Refused
+from dpkit.mechanisms import Ledger, Mechanism, Refused
 from dpkit.plan import round_up
-from dpkit.sweeping.store import Store
+from dpkit.sweeping.store import Record, Store
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,28 @@ class Total:
 def total(store: Store, fingerprint: str | None = None) -> Total:
     """Compose every attempt in a store, failed ones included, on one data set (the latest's)."""
     paid = store.paid()
-    records = [r for r in store.records() if paid.get(r.key)]
+    return composed([r for r in store.records() if paid.get(r.key)], paid, fingerprint)
+
+
+def composed(
+    records: Sequence[Record], paid: Mapping[str, int], fingerprint: str | None = None
+) -> Total:
+    """Compose runs on one data set (the last one's), each as often as it was paid for, or once."""
     if not records:
         return Total(0, 0, 0.0, 0.0)
     fingerprint = fingerprint or records[-1].fingerprint
     records = [r for r in records if r.fingerprint == fingerprint]
-    attempts = sum(paid[r.key] for r in records)
+    times = [paid.get(r.key, 1) for r in records]
     delta = min(r.plan.delta for r in records)
+    relation = records[0].plan.neighbours
+    entries: list[tuple[Mechanism, int]] = []
     try:
-        entries = []
-        relation = records[0].plan.neighbours
-        for record in records:
+        for record, often in zip(records, times, strict=True):
             ledger = record.plan.ledger()
             if ledger.relation is not relation:
                 raise Refused("they are told for different neighbouring relations.")
-            entries += [
-                (mechanism, count * paid[record.key]) for mechanism, count in ledger.entries
-            ]
+            entries += [(mechanism, count * often) for mechanism, count in ledger.entries]
         epsilon = PLD().epsilon(Ledger.of(entries, relation), delta)
     except Refused as refusal:
-        return Total(len(records), attempts, float("inf"), delta, str(refusal))
-    return Total(len(records), attempts, epsilon, delta)
+        return Total(len(records), sum(times), float("inf"), delta, str(refusal))
+    return Total(len(records), sum(times), epsilon, delta)

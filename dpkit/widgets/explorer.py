@@ -1,0 +1,308 @@
+"""The explorer: many runs on the privacy-utility plane, filled while a sweep goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dpkit.figures import curves
+from dpkit.figures import sweeps as figures
+from dpkit.figures.sweeps import Cloud, Point
+from dpkit.plan import round_up
+from dpkit.sweeping import Record, Store, Sweep, export
+from dpkit.sweeping.total import composed
+from dpkit.widgets.controls import Buttons, Choice, Code, Note, Progress, Slider, guarded
+from dpkit.widgets.lesson import Lesson
+from dpkit.widgets.plot import LivePlot
+from dpkit.written import written
+
+ALL = "all"
+LABELS = {
+    "method.noise_multiplier": "noise σ", "method.max_grad_norm": "clip norm C",
+    "method.learning_rate": "learning rate η", "method.momentum": "momentum",
+    "sampler.sample_rate": "sample rate q", "sampler.steps": "steps T", "delta": "δ",
+    "method.mask.ratio": "pruning ratio", "method.top_k": "kept k",
+}  # fmt: skip
+_MOST_AXES = 6
+
+
+class Explorer(Lesson):
+    """Runs as dots on the plane of epsilon and accuracy; choose one and see all of it.
+
+    `source` is a `Sweep`, whose runs are made when Start is pressed, a `Store`, the path of one,
+    or finished records.
+
+    *Guarantee*
+    - a dot is a run that was trained and tested; its epsilon is its plan's price;
+    - what all runs cost together is composed over every attempt, shown or not.
+    """
+
+    PAUSE: ClassVar = 0.3  # seconds between two pictures while runs come in
+
+    def __init__(self, source: Sweep | Store | Iterable[Record] | str | Path) -> None:
+        """Make the panel; runs that are finished already are on it at once."""
+        self.sweep = source if isinstance(source, Sweep) else None
+        self._records: dict[str, Record] = {}
+        self._points: dict[str, Point] = {}
+        self._all, self._chosen, self._shown, self._priced = Cloud([]), "", "", 0
+        self._adding = threading.RLock()
+        self._stop = threading.Event()
+        self._maker: threading.Thread | None = None
+        for record in _finished(source):
+            self._add(record)
+        self.progress = Progress(label="Runs")
+        self.progress.shown = self.sweep is not None
+        self.code, self.promise = Code(label="Python that repeats it"), Note()
+        self.cost = Note(kind="info")
+        buttons = Buttons(
+            actions=[("start", "Start", "primary"), ("stop", "Stop", "")], disabled=["stop"],
+            label="Sweep",
+        )  # fmt: skip
+        buttons.shown = self.sweep is not None
+        self._buttons = buttons
+        super().__init__(
+            {
+                "sweep": buttons,
+                "colour": Choice(label="Colour by", options=[("nothing", "")]),
+                "by": Choice(label="Compare by", options=[("nothing", "")]),
+                "knob": Choice(label="Show only where", options=[("everything", "")]),
+                "value": Choice(label="it is", options=[ALL]),
+                "run": Slider(label="Run on the frontier", value=1, low=1, high=2, integer=True,
+                              help="Arrow keys walk along the frontier from cheap to dear"),
+            },
+            {
+                "plane": LivePlot(height=360, title="Accuracy against privacy"),
+                "knobs": LivePlot(height=260, title="Every run through its knobs"),
+                "compared": LivePlot(height=280, title="Frontiers, mean over seeds ± 95%"),
+                "accuracy": LivePlot(height=280, title="The selected run: accuracy"),
+                "epsilon": LivePlot(height=280, title="The selected run: ε spent"),
+            },
+            self.progress, self.promise, self.cost, self.code,
+            wide=("plane", "knobs"),
+        )  # fmt: skip
+        buttons.on_click(guarded(self.trouble)(self._clicked))
+
+    @property
+    def cloud(self) -> Cloud:
+        """The runs that the filter lets through."""
+        knob, value = self.value("knob"), self.value("value")
+        if not knob or value == ALL:
+            return self._all
+        return self._all.where(knob, self._all.values(knob)[int(value)])
+
+    @property
+    def selected(self) -> Record | None:
+        """The run whose curves and code are shown."""
+        return self._records.get(self._chosen)
+
+    def select(self, key: str) -> None:
+        """Show one run by its key."""
+        if key not in self._records:
+            raise KeyError(f"There is no finished run {key!r} here.")
+        with self._drawing:
+            self._chosen = key
+            self._show_all(self.cloud)
+
+    def redraw(self) -> None:
+        """Follow the controls; the slider walks the frontier of what is shown."""
+        with self._adding:
+            if len(self._all) != len(self._points):
+                self._all = Cloud(list(self._points.values()))
+        self._offer()
+        cloud = self.cloud
+        walk = self.controls["run"]
+        assert isinstance(walk, Slider)
+        walk.high = max(2, len(cloud.frontier))
+        if cloud.frontier:
+            place = min(int(walk.value), len(cloud.frontier)) - 1
+            self._chosen = cloud.points[cloud.frontier[place].best].key
+        self._show_all(cloud)
+
+    def afterwards(self) -> Iterator[Callable[[], None]]:
+        """The parallel axes and the total cost, which take longer."""
+        cloud = self.cloud
+        names = cloud.varying[:_MOST_AXES]
+        drawn = figures.parallel(cloud, names, LABELS)
+        yield lambda: self._show_knobs(drawn, names)
+        if len(self._all) != self._priced:
+            priced, said = len(self._all), self._cost()
+            yield lambda: self._show_cost(said, priced)
+
+    def start(self) -> bool:
+        """Make the sweep's runs on a thread of their own; False if that is going on."""
+        if self.sweep is None or self._busy():
+            return False
+        self._stop.clear()
+        self._buttons.disable("start")
+        make = guarded(self.trouble)(self._make)
+        self._maker = threading.Thread(target=make, args=(self.sweep,), daemon=True)
+        self._maker.start()
+        return True
+
+    def stop(self) -> None:
+        """Stop after the next finished run; what is finished stays in the store."""
+        self._stop.set()
+
+    def join(self, timeout: float = 300.0) -> bool:
+        """Wait for the sweep and the drawing; False if the time ran out."""
+        maker = self._maker
+        if maker is not None and maker is not threading.current_thread():
+            maker.join(timeout)
+            if maker.is_alive():
+                return False
+        return super().join(timeout)
+
+    def close(self) -> None:
+        """Stop the sweep and remove the panel."""
+        self.stop()
+        if self.sweep is not None:
+            self.join(30)
+            self.sweep.close()
+        super().close()
+
+    def save_csv(self, path: str | Path) -> Path:
+        """Write the finished runs as a table."""
+        return export.to_csv(self._records.values(), path)
+
+    def _busy(self) -> bool:
+        worker = self._maker
+        return worker is not None and worker.is_alive()
+
+    def _clicked(self, name: str) -> None:
+        self.start() if name == "start" else self.stop()
+
+    def _make(self, sweep: Sweep) -> None:
+        due = 0.0
+        try:
+            for record in sweep:
+                self._add(record)
+                if time.monotonic() >= due:
+                    self._turned(None)
+                    self._tell(sweep)
+                    due = time.monotonic() + self.PAUSE
+                if self._stop.is_set():
+                    break
+        finally:
+            self._turned(None)
+            self._tell(sweep)
+            done = sweep.finished + sweep.set_aside >= sweep.total
+            self._buttons.disable("start", "stop") if done else self._buttons.disable("stop")
+
+    def _tell(self, sweep: Sweep) -> None:
+        left = sweep.seconds_left
+        text = f"{sweep.finished} of {sweep.total} runs"
+        text += f", {sweep.set_aside} set aside" if sweep.set_aside else ""
+        text += f", about {left:.0f} s left" if left else ""
+        self.progress.show((sweep.finished + sweep.set_aside) / max(1, sweep.total), text)
+
+    def _add(self, record: Record) -> None:
+        if record.accuracy is None:
+            return
+        with self._adding:
+            self._records[record.key] = record
+            self._points[record.key] = export.point(record)
+
+    def _offer(self) -> None:
+        """Offer the knobs in which the runs differ."""
+        cloud = self._all
+        pairs = [(LABELS.get(name, name), name) for name in cloud.varying]
+        self._choice("colour").offer([("nothing", ""), *pairs])
+        self._choice("knob").offer([("everything", ""), *pairs])
+        few = [pair for pair in pairs if len(cloud.values(pair[1])) <= len(figures.COLOURS)]
+        self._choice("by").offer([("nothing", ""), *few])
+        knob = self.value("knob")
+        values = [_text(value) for value in cloud.values(knob)] if knob else []
+        self._choice("value").offer([ALL, *((v, str(n)) for n, v in enumerate(values))])
+
+    def _choice(self, name: str) -> Choice:
+        control = self.controls[name]
+        assert isinstance(control, Choice)
+        return control
+
+    def _show_all(self, cloud: Cloud) -> None:
+        by, colour = self.value("by"), self.value("colour")
+        drawn = figures.plane(cloud, colour, self._chosen, LABELS)
+        self.plots["plane"].show(drawn, cloud.in_words)
+        parts = {"all runs": cloud}
+        if by:
+            label = LABELS.get(by, by)
+            parts = {f"{label} {_text(v)}": cloud.where(by, v) for v in cloud.values(by)}
+        self.plots["compared"].show(figures.compared(parts), cloud.in_words)
+        self.said.show(self._words(cloud))
+        if (record := self.selected) is not None and self._shown != record.key:
+            self._shown = record.key
+            self._show_run(record)
+
+    def _show_run(self, record: Record) -> None:
+        run = record.run
+        ends = f"{record.accuracy:.1%} at ε {round_up(record.plan.epsilon())}"
+        self.plots["accuracy"].show(curves.accuracy([run]), f"{ends} after {run.done:,} steps")
+        self.plots["epsilon"].show(curves.epsilon(record.plan.curve(), [run]), ends)
+        self.promise.show(f"**The selected run** (seed {record.seed}): {run.guarantee}")
+        self.code.text = python(record)
+
+    def _show_cost(self, said: str, priced: int) -> None:
+        self._priced = priced
+        self.cost.show(said, "info")
+
+    def _show_knobs(self, drawn: dict[str, Any], names: list[str]) -> None:
+        said = ", ".join(LABELS.get(name, name) for name in names) or "no knob differs yet"
+        self.plots["knobs"].show(drawn, f"axes: {said}, epsilon, accuracy")
+
+    def _words(self, cloud: Cloud) -> str:
+        if not len(cloud):
+            begin = "Press **Start**: every dot will be a real training run." if self.sweep else ""
+            return f"No finished run yet. {begin}"
+        return (
+            f"**{len(cloud):,} runs** of {len(cloud.means):,} plans. The line is the frontier of "
+            f"the mean over seeds: no cheaper plan reached as much. Choosing from it by test "
+            f"accuracy is a look at the test records, and every dot was paid for."
+        )
+
+    def _cost(self) -> str:
+        with self._adding:
+            records = list(self._records.values())
+        if not records:
+            return ""
+        paid = self.sweep.store.paid() if self.sweep and self._busy() else {}
+        found = composed(records, paid)
+        return f"**What this picture costs.** {found.sentence}"
+
+
+def python(record: Record) -> str:
+    """The lines that make a run again."""
+    try:
+        plan = written(record.plan)
+    except ValueError:
+        plan = f"runs.plan_from_json({record.plan_json!r})"
+    name = record.model.partition(" ")[0]
+    model = name.removeprefix("dpkit.") if name.startswith("dpkit.zoo.") else name
+    made = (
+        f"dp.{model}(data, {record.seed!r})" if model != name else f"{model}(data, {record.seed!r})"
+    )
+    return (
+        "import dpkit as dp\n"
+        f"data = dp.datasets.load({record.data!r})\n"
+        f"plan = {plan}\n"
+        f"for step in dp.train({made}, data, plan, seed={record.seed!r}):\n"
+        "    if step.peek.accuracy is not None:\n"
+        "        print(step.step, step.epsilon, step.peek.accuracy)\n"
+    )
+
+
+def _finished(source: Any) -> list[Record]:
+    if isinstance(source, Sweep):
+        return []
+    if isinstance(source, str | Path):
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"There is no store {source}; make one by dpkit.sweep.")
+        with Store(source) as store:
+            return list(store.records("finished"))
+    return list(source.records("finished") if isinstance(source, Store) else source)
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

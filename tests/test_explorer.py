@@ -1,0 +1,139 @@
+"""The explorer: a dot is a run that was made; what is chosen is shown whole and can be repeated."""
+
+import pytest
+import torch
+
+import dpkit as dp
+from dpkit import schedules
+from dpkit.sweeping import Store, sweep
+from dpkit.widgets.explorer import Explorer
+from dpkit.written import written
+from tests.sweeps import GRID, PLAN, SEEDS, Here, linear, published
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "runs.sqlite"
+
+
+@pytest.fixture
+def panel(file):
+    made = Explorer(sweep(GRID, published, linear, seeds=SEEDS, store=file, executor=Here()))
+    yield made
+    made.close()
+
+
+def test_dots_come_while_the_sweep_goes_on_and_each_is_a_run_of_the_store(panel, file):
+    assert len(panel.cloud) == 0 and "Press **Start**" in panel.said.text
+    panel.PAUSE = 0.0
+    assert panel.start() and not panel.start(), "one sweep at a time"
+    assert panel.join(60)
+    panel.check()
+    with Store(file) as store:
+        held = {r.key: (r.epsilon, r.accuracy) for r in store.records("finished")}
+    assert {p.key: (p.epsilon, p.accuracy) for p in panel.cloud.points} == held
+    assert len(held) == 12 and panel.progress.value == 1.0 and "12 of 12" in panel.progress.text
+    assert list(panel.plots["plane"].figure["data"][0]["x"]) == [
+        p.epsilon for p in panel.cloud.points
+    ]
+    assert "12 runs" in panel.said.text and "6 plans" in panel.said.text
+
+
+def test_stop_keeps_what_is_finished_and_start_goes_on(panel):
+    panel.PAUSE = 0.0
+    shown = panel._add
+    panel._add = lambda record: (shown(record), panel.stop())
+    panel.start()
+    assert panel.join(60) and len(panel.cloud) == 1
+    panel._add = shown
+    assert panel.start() and panel.join(60)
+    assert len(panel.cloud) == 12
+
+
+def test_the_frontier_is_walked_and_the_chosen_run_is_shown_whole(panel):
+    panel.start()
+    panel.join(60)
+    seen = []
+    for place in range(1, len(panel.cloud.frontier) + 1):
+        panel.turn(run=place)
+        record = panel.selected
+        seen.append(record.epsilon)
+        assert record.run.guarantee in panel.promise.text
+        assert panel.plots["accuracy"].figure["data"][0]["x"] == record.run.tested_steps
+    assert seen == sorted(seen) == [m.epsilon for m in panel.cloud.frontier]
+    other = panel.cloud.points[0].key
+    panel.select(other)
+    assert panel.selected.key == other
+    with pytest.raises(KeyError, match="no finished run"):
+        panel.select("nothing")
+
+
+def test_filter_colour_and_comparison_follow_any_knob(panel):
+    panel.start()
+    panel.join(60)
+    knob = "method.noise_multiplier"
+    panel.turn(colour=knob, by=knob)
+    assert sorted(set(panel.plots["plane"].figure["data"][0]["marker"]["color"])) == [1, 2, 4]
+    names = [line["name"] for line in panel.plots["compared"].figure["data"] if "name" in line]
+    assert names == ["noise σ 1", "noise σ 2", "noise σ 4"]
+    panel.turn(knob=knob)
+    panel.turn(value="1")
+    assert {p.knobs[knob] for p in panel.cloud.points} == {2.0} and len(panel.cloud) == 4
+    panel.join()
+    axes = panel.plots["knobs"].figure["data"][0]["dimensions"]
+    assert [axis["label"] for axis in axes] == ["clip norm C", "log₁₀ ε", "accuracy (%)"]
+
+
+def test_the_cost_of_looking_at_all_runs_is_their_composition(panel):
+    panel.start()
+    panel.join(60)
+    assert "12 attempts at 12 runs, shown or not, cost ε = " in panel.cost.text
+    entries = [e for point in GRID for e in point.plan.ledger().entries for _ in SEEDS]
+    together = dp.PLD().epsilon(dp.Ledger.of(entries, PLAN.neighbours), PLAN.delta)
+    assert f"ε = {dp.plan.round_up(together)} at" in panel.cost.text
+
+
+def test_a_store_is_opened_by_its_path(file):
+    list(sweep(PLAN, published, linear, store=file, executor=Here()))
+    with Store(file) as store:
+        for source in (file, str(file), store):
+            panel = Explorer(source)
+            assert len(panel.cloud) == 1 and not panel.start()
+            panel.close()
+    with pytest.raises(FileNotFoundError, match="There is no store"):
+        Explorer(file.with_name("none.sqlite"))
+
+
+def test_the_code_of_a_run_repeats_it(file, capsys):
+    plan = dp.Plan(dp.DPSGD(1.1, 1.0, 0.5), dp.Poisson(0.25, 6), delta=1e-4)
+    (record,) = sweep(plan, "moons", dp.zoo.logistic, seeds=(3,), store=file, executor=Here())
+    panel = Explorer([record])
+    exec(compile(panel.code.text, "code", "exec"), {})
+    last = capsys.readouterr().out.split()[-3:]
+    assert [float(x) for x in last] == [6, record.epsilon, record.accuracy]
+    panel.close()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        PLAN,
+        dp.Plan(
+            dp.DPSGD(schedules.TimeDecay(3.0, 0.1), clipping=dp.gradients.PerLayer()),
+            dp.Shuffle(4, 2), 1e-4, dp.Neighbours.ZERO_OUT, dp.RDP(),
+            before=(dp.Release(dp.Gaussian(16.0), access=dp.Access.ALL),),
+            budget=dp.RhoBudget(2.0),
+        ),
+        dp.Plan(dp.DPSGD(0.0, optimiser=dp.gradients.Adam()), dp.FixedSize(5, 50, 3)),
+    ],
+    ids=["plain", "rich", "adam"],
+)  # fmt: skip
+def test_written_values_are_the_same_when_read(value):
+    assert eval(written(value), {"dp": dp, "float": float}) == value
+
+
+def test_what_no_name_makes_is_refused():
+    with pytest.raises(ValueError, match="no short form"):
+        written(torch.zeros(2))
+    with pytest.raises(ValueError, match="no short form"):
+        written(lambda step: 1.0)
