@@ -666,6 +666,28 @@ def test_bytes_are_pixels_and_other_numbers_stay():
     assert dp.datasets.Dataset.of(pixels.astype(int), [0, 1]).inputs.max() == 255
 
 
+def test_tokens_stay_whole_numbers():
+    """An int64 tensor is kept; the same numbers in an array or of another kind become float32."""
+    tokens, labels = torch.tensor([[3, 0], [1, 2**40], [2, 2]]), [0, 1, 1]
+    data = dp.datasets.Dataset.of(tokens, labels, test=(tokens[:1], [0]), public=(tokens, labels))
+    for kept in (data.inputs, data.test_inputs, data.public_inputs):
+        assert kept.dtype == torch.int64
+    assert torch.equal(data.inputs, tokens) and data.picture()["data"]
+    assert dp.datasets.Dataset.of(tokens, labels).fingerprint == data.fingerprint
+    held = dp.datasets.Dataset.of(tokens.repeat(4, 1), labels * 4, test_share=0.2)
+    assert held.inputs.dtype == held.test_inputs.dtype == torch.int64
+    for other in (tokens.numpy(), tokens.int(), tokens.tolist(), tokens.bool()):
+        assert dp.datasets.Dataset.of(other, labels).inputs.dtype == torch.float32
+
+
+def test_tokens_that_are_none_are_refused():
+    tokens, labels = torch.tensor([[3, 0], [1, -2]]), [0, 1]
+    with pytest.raises(ValueError, match="record 1 of the training inputs has -2"):
+        dp.datasets.Dataset.of(tokens, labels)
+    with pytest.raises(TypeError, match=r"the test inputs .* torch.int64, got torch.float32"):
+        dp.datasets.Dataset.of(tokens.abs(), labels, test=([[1.0, 2.0]], [0]))
+
+
 def test_one_record_is_a_data_set():
     data = dp.datasets.Dataset.of(torch.randn(1, 6), torch.tensor([0]))
     assert (data.num_examples, data.num_classes, data.shape) == (1, 1, (6,))
@@ -740,7 +762,7 @@ def test_a_wrong_number_type_is_refused_by_the_plain_constructor():
     data = made()
     fields = {**vars(data), "inputs": data.inputs.double()}
     fields.pop("fingerprint", None)
-    with pytest.raises(TypeError, match=r"torch.float32, got torch.float64; Dataset.of converts"):
+    with pytest.raises(TypeError, match="torch.float32 or torch.int64, got torch.float64"):
         dp.datasets.Dataset(**fields)
 
 

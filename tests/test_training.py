@@ -200,6 +200,47 @@ def test_it_learns():
     assert last.peek.accuracy > 0.9
 
 
+class Reader(torch.nn.Module):
+    """Says which of two tokens a text has more of."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = torch.nn.Embedding(9, 6), torch.nn.Linear(6, 2)
+
+    def forward(self, tokens):
+        return self.head(self.table(tokens).mean(1))
+
+
+def some_texts(num=400):
+    tokens = torch.randint(0, 9, (num, 12), generator=torch.Generator().manual_seed(1))
+    return tokens, ((tokens < 4).sum(1) > 5).long()
+
+
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_a_model_of_tokens_learns(as_dataset):
+    data = some_texts()
+    data = dp.datasets.Dataset.of(*data, test_share=0.2) if as_dataset else data
+    method = dp.DPSGD(noise_multiplier=1.5, max_grad_norm=0.5, learning_rate=8.0)
+    losses, weights = [], []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = Reader()
+        steps = list(dp.train(model, data, dp.Plan(method, dp.Poisson(0.2, 60), 1e-3), seed=0))
+        losses.append([step.peek.loss for step in steps])
+        weights.append(model.table.weight.detach())
+        assert not as_dataset or steps[-1].peek.accuracy > 0.85
+    assert losses[0] == losses[1] and torch.equal(*weights)
+    assert np.mean(losses[0][-10:]) < 0.6 * np.mean(losses[0][:3])
+
+
+def test_a_token_beyond_the_table_is_told_before_anything_is_drawn():
+    tokens, targets = some_texts(20)
+    tokens[7, 3] = 9
+    method = dp.DPSGD(1.0, 1.0, 0.1)
+    with pytest.raises(ValueError, match="token 9.* rows for 0 to 8 alone: .*num_embeddings=10"):
+        dp.train(Reader(), (tokens, targets), dp.Plan(method, dp.Poisson(0.2, 3), 1e-3), seed=0)
+
+
 @pytest.mark.parametrize("noise", [1.3, lambda step: 2.0 - 0.02 * step])
 def test_pricing_many_steps_at_once_changes_no_digit(noise):
     steps = list(dp.train(torch.nn.Linear(6, 2), data(), plan(noise, steps=12), seed=1))

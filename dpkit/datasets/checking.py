@@ -22,20 +22,30 @@ def check_split(
     """One split: tensors that belong together, finite inputs, targets that are class indices."""
     import torch
 
-    for what, tensor, dtype in (
-        ("inputs", inputs, torch.float32),
-        ("targets", targets, torch.int64),
+    for what, tensor, kinds in (
+        ("inputs", inputs, (torch.float32, torch.int64)),
+        ("targets", targets, (torch.int64,)),
     ):
-        if not isinstance(tensor, torch.Tensor) or tensor.dtype != dtype:
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype not in kinds:
             kind = getattr(tensor, "dtype", type(tensor).__name__)
+            wanted = " or ".join(map(str, kinds))
             raise TypeError(
-                f"{name}: the {split} {what} must be a tensor of {dtype}, got {kind}; "
+                f"{name}: the {split} {what} must be a tensor of {wanted}, got {kind}; "
                 f"Dataset.of converts arrays and other number types."
             )
     _check_shapes(name, split, inputs, targets)
     if len(inputs):
         _check_finite(name, split, inputs)
         _check_labels(name, split, targets, len(classes))
+
+
+def check_alike(name: str, split: str, inputs: Tensor, training: Tensor) -> None:
+    """Tokens or numbers, but the same in every split."""
+    if inputs.dtype != training.dtype:
+        raise TypeError(
+            f"{name}: the {split} inputs must be of the kind of the training inputs, "
+            f"{training.dtype}, got {inputs.dtype}: tokens are int64 tensors in every split."
+        )
 
 
 def check_every_class(name: str, targets: Tensor, classes: tuple[str, ...]) -> None:
@@ -73,6 +83,13 @@ def _check_shapes(name: str, split: str, inputs: Tensor, targets: Tensor) -> Non
 def _check_finite(name: str, split: str, inputs: Tensor) -> None:
     # aminmax carries NaN and infinity to its result and, unlike isfinite, makes no second copy.
     low, high = inputs.aminmax()
+    if not inputs.is_floating_point() and low < 0:
+        bad = int((inputs < 0).flatten(1).any(1).nonzero()[0])
+        raise ValueError(
+            f"{name}: int64 inputs are tokens, whole numbers from 0, but record {bad} of the "
+            f"{split} inputs has {int(inputs[bad].min())}: number tokens from 0, or give "
+            f"inputs.float()."
+        )
     if not (low.isfinite() and high.isfinite()):
         bad = next(i for i, record in enumerate(inputs) if not record.isfinite().all())
         raise ValueError(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dpkit.datasets import picture
-from dpkit.datasets.checking import check_classes, check_every_class, check_split
+from dpkit.datasets.checking import check_alike, check_classes, check_every_class, check_split
 from dpkit.datasets.raw import Raw, Scaling
 from dpkit.datasets.splits import stratified
 from dpkit.knobs import Knob
@@ -35,7 +35,8 @@ class Dataset:
       class), never for which others there are. Such a refusal reaches the holder of the records,
       before anything is released.
 
-    *Shapes*: inputs `(N, ...)` float32, targets `(N,)` int64; the other splits likewise.
+    *Shapes*: inputs `(N, ...)` float32, or int64 for tokens of an embedding, targets `(N,)` int64;
+    the other splits likewise.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Dataset:
             ("public", self.public_inputs, self.public_targets),
         ):
             check_split(self.name, split, inputs, targets, self.classes)
+            check_alike(self.name, split, inputs, self.inputs)
             if inputs.shape[1:] != self.inputs.shape[1:]:
                 raise ValueError(
                     f"{self.name}: the {split} records must have the shape of the training "
@@ -81,7 +83,8 @@ class Dataset:
     ) -> Self:
         """A data set of your own tensors, arrays or lists; float32 tensors are not copied.
 
-        Bytes (uint8) are taken to be pixels and divided by 255; other numbers stay as they are.
+        Bytes (uint8) are taken to be pixels and divided by 255, an int64 *tensor* to be the tokens
+        of an embedding, which it stays; other numbers keep their value as float32.
         Without `classes` they are named "0" to the highest target, and a class between that has no
         record is refused: which classes occur is then public. Name them where it is private.
         Without `test` there is no test split, unless `test_share` holds out that share of each
@@ -246,7 +249,9 @@ def _pair(name: str, split: str, pair: Any) -> tuple[Tensor, Tensor]:
 
 
 def _inputs(name: str, values: Any) -> Tensor:
-    """Numbers of any kind as a float32 tensor on the CPU; bytes as pixels in [0, 1]."""
+    """Numbers of any kind as a float32 tensor on the CPU; bytes as pixels; tokens as they are."""
+    if isinstance(values, Tensor) and values.dtype == torch.int64:
+        return values.detach().cpu().contiguous()
     if isinstance(values, Tensor) and not values.is_complex():
         tensor = values.detach().cpu().to(torch.float32).contiguous()
         return tensor / 255 if values.dtype == torch.uint8 else tensor

@@ -24,7 +24,7 @@ from dpkit.gradients.checks import (
 from dpkit.gradients.clipping import Clipping, Flat
 from dpkit.gradients.dense import Dense
 from dpkit.gradients.fallback import Vmapped, frames_inside, split_rows
-from dpkit.gradients.fitting import check_fits, check_no_autocast
+from dpkit.gradients.fitting import check_fits, check_no_autocast, check_tokens
 from dpkit.gradients.kernel import Work, stacked_squares
 from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.parameters import FlatParameters
@@ -115,14 +115,16 @@ class Engine:
     def prepare(self, inputs: Tensor, targets: Tensor, classes: int | None = None) -> None:
         """Refuse, before any noise is drawn, what cannot be trained on such records.
 
-        No record is looked at: others of their shape are invented. `classes` is the public number
-        of classes, where it is known.
+        No record is looked at, but for tokens that the model has no row for: others of their shape
+        are invented. `classes` is the public number of classes, where it is known.
         """
         check_no_autocast(inputs.device)
         if not self._size:
             invented = made_up(inputs, targets)
             with buffers_kept(self.model), same_random_numbers(invented[0]):
                 self._probe(*invented, classes)
+                if not inputs.is_floating_point() and inputs.numel():
+                    check_tokens(self.model, inputs)
 
     @torch.no_grad()
     def clipped_sum(

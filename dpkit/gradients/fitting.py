@@ -55,6 +55,25 @@ def check_fits(
         ) from error
 
 
+def check_tokens(model: nn.Module, inputs: Tensor) -> None:
+    """Refuse tokens beyond the model's table: a record's own fault, told before any release."""
+
+    def hook(module: Any, args: Any) -> None:
+        highest = int(args[0].max())
+        if highest >= module.num_embeddings:
+            raise ValueError(
+                f"The data hold the token {highest}, but an Embedding of the model has rows for 0 "
+                f"to {module.num_embeddings - 1} alone: give it num_embeddings={highest + 1} or "
+                "more, or give features that are no tokens as inputs.float()."
+            )
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+                stack.callback(module.register_forward_pre_hook(hook).remove)
+        model(inputs.amax(0, keepdim=True))
+
+
 def _does_not_compute(inputs: Tensor, parameters: Tensor, error: Exception) -> str:
     told = f"The model fails on records of {_kind(inputs)} ({_first_line(error)}): "
     if not inputs.is_floating_point():
