@@ -93,11 +93,17 @@ class MaskedOuter(Outer):
         """See what the layer has in the support."""
         self._part = None if kernel.weight is None else mask.part(kernel.weight)
         self._biases = None if kernel.bias is None else mask.part(kernel.bias)
-        few = self._part is not None and self._part.has_products(inputs)
+        few = self._part is not None and self._part.has_products(grad.shape[1], inputs)
         self._few = self._part if few else None
         super().__init__(kernel, inputs, grad)
         if self._few is not None:
             self.size -= self._few.size
+
+    def silence(self, good: Tensor) -> None:
+        """Zero the factors, turned over or not."""
+        super().silence(good)
+        if self._few is not None and not self._few.empty:
+            self._turned = self.inputs.t().contiguous()
 
     def _squares(self) -> Tensor:
         # The floors keep a product of an underflown and a huge factor from reading as zero.
@@ -105,13 +111,18 @@ class MaskedOuter(Outer):
         square = g2.new_zeros(len(g2))
         part, biases = self._part, self._biases
         if part is not None and not part.empty:
-            a2 = self.inputs.square().clamp_min_(FLOOR)
             if self._few is not None:
-                products = part.matrix(g2.shape[1], g2) @ a2.t()
+                self._turned = self.inputs.t().contiguous()  # once, for both products
+                a2 = self._turned.square().clamp_min_(FLOOR)
+                products = part.matrix(g2.shape[1], g2) @ a2
                 square = torch.linalg.vecdot(products, g2.t(), dim=0)
             else:
+                a2 = self.inputs.square().clamp_min_(FLOOR)
                 ones = part.ones(g2).view(g2.shape[1], -1)
-                square = torch.linalg.vecdot(torch.mm(g2, ones), a2)
+                if len(ones) <= ones.shape[1]:  # meet on the narrower side
+                    square = torch.linalg.vecdot(torch.mm(a2, ones.t()), g2)
+                else:
+                    square = torch.linalg.vecdot(torch.mm(g2, ones), a2)
         if biases is not None:
             square = square + torch.mv(g2, biases.ones(g2))
         return square
@@ -122,7 +133,7 @@ class MaskedOuter(Outer):
         elif not self._few.empty:
             ones = self._few.matrix(self.grad.shape[1], self.grad)
             scaled = (self.grad * factors[:, None]).t()
-            sums = torch.sparse.sampled_addmm(ones, scaled, self.inputs, beta=0.0)
+            sums = torch.sparse.sampled_addmm(ones, scaled, self._turned.t(), beta=0.0)
             into.index_add_(0, self._few.index, sums.values())
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SPARSE = 0.15
-"""Up to this share of a layer's coordinates, products over the support alone are the faster.
+SPARSE, WIDE = 0.15, 256
+"""Up to this share of a layer's coordinates, what the support alone needs is the faster; products
+of matrices only from so many outputs on, where they outweigh turning the records over.
 
 The fixed rule for a core, from `benchmarks/pruning.py speed`.
 """
@@ -69,9 +70,10 @@ class Part:
             self._made["ones"] = _marked(self.index, self.size).to(like)
         return self._made["ones"]
 
-    def has_products(self, like: Tensor) -> bool:
-        """Whether sparse products are the faster here, and torch has them."""
-        return self.sparse and like.device.type == "cpu" and torch.backends.mkl.is_available()
+    def has_products(self, rows: int, like: Tensor) -> bool:
+        """Whether sparse products by a matrix of so many rows are faster, and torch has them."""
+        here = like.device.type == "cpu" and torch.backends.mkl.is_available()
+        return self.sparse and rows >= WIDE and here
 
     def matrix(self, rows: int, like: Tensor) -> Tensor:
         """One on the support as a sparse matrix of so many rows: its values are in our order."""
