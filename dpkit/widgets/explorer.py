@@ -157,6 +157,8 @@ class Explorer(Lesson):
 
     def close(self) -> None:
         """Stop the sweep and remove the panel."""
+        if "_buttons" not in self.__dict__:  # refused before it was made
+            return
         self.stop()
         if self.sweep is not None:
             self.join(30)
