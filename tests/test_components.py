@@ -179,3 +179,21 @@ def test_public_records_without_components_are_refused(value):
 def test_records_of_another_width_are_refused():
     with pytest.raises(ValueError, match="must have 5 numbers"):
         PublicPCA(2).learnt(torch.rand(10, 5)).features(torch.rand(3, 4))
+
+
+def test_a_private_mean_is_one_release_of_the_stated_sensitivity():
+    """A record moves the noisy sum by its bound at most; the noise has the charged scale."""
+    mean = dp.datasets.PrivateMean(3.0, 2.0)
+    assert mean.release == dp.Release(dp.Gaussian(3.0), access=dp.Access.ALL)
+    rows = torch.randn(50, 20_000) / 200
+    for bad in (1e30, float("nan"), -5.0, 0.0):
+        other = rows.clone()
+        other[7] = bad
+        moved = 50 * (mean.of(rows, seed=1).double() - mean.of(other, seed=1).double())
+        assert float(moved.norm()) <= 2.0 + float(rows[7].norm()) + 1e-3
+    noise = 50 * mean.of(torch.zeros(50, 20_000), seed=2).double()
+    assert float(noise.std()) == pytest.approx(6.0, rel=0.03)
+    exact = dp.datasets.PrivateMean(0.0, 1e6).of(rows)
+    assert torch.allclose(exact, rows.mean(0), atol=1e-6)
+    with pytest.raises(ValueError, match="max_norm"):
+        dp.datasets.PrivateMean(1.0, 0.0)

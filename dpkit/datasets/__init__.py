@@ -15,14 +15,14 @@ from dpkit.datasets.raw import Scaling
 from dpkit.knobs import Knob
 
 if TYPE_CHECKING:
-    from dpkit.datasets.components import PrivatePCA, PublicPCA
+    from dpkit.datasets.components import PrivateMean, PrivatePCA, PublicPCA
     from dpkit.datasets.dataset import Dataset
     from dpkit.datasets.scattering import Scattering
     from dpkit.datasets.strokes import Strokes
 
 __all__ = [
-    "BUILT_IN", "NAMES", "Dataset", "PrivatePCA", "PublicPCA", "Scaling", "Scattering", "Strokes",
-    "load",
+    "BUILT_IN", "NAMES", "Dataset", "PrivateMean", "PrivatePCA", "PublicPCA", "Scaling",
+    "Scattering", "Strokes", "load",
 ]  # fmt: skip
 
 NAMES = (*BUILT_IN, *known.KNOWN)
@@ -94,6 +94,7 @@ def _listed(names: Any) -> str:
 
 _HOMES = {
     "Dataset": "dataset",
+    "PrivateMean": "components",
     "PrivatePCA": "components",
     "PublicPCA": "components",
     "Scattering": "scattering",

@@ -88,6 +88,43 @@ class PrivatePCA:
 
 
 @dataclass(frozen=True)
+class PrivateMean:
+    """The mean of all records, each cut to norm `max_norm`, with noise on their sum.
+
+    `plan = Plan(method, sampler, delta, before=(mean.release,))` pays for it. A centre that fits
+    the data lets an activation of fixed norm say more: see `dp.zoo.released(data, centre=...)`.
+
+    *Guarantee*
+    - a record adds at most `max_norm` to the sum; the divisor, the number of records, is public.
+    """
+
+    noise_multiplier: float = knob(
+        MISSING, "σ_m", "noise standard deviation on the sum / norm of a record", 0, 1e6, log=True
+    )
+    max_norm: float = knob(1.0, "C_m", "norm that a record is cut to", 0, 1e6, open_low=True)
+
+    def __post_init__(self) -> None:
+        """Check both knobs."""
+        check_knobs(self)
+
+    @property
+    def release(self) -> Release:
+        """What it costs: one Gaussian that reads all records."""
+        return Release(Gaussian(self.noise_multiplier), access=Access.ALL)
+
+    def of(self, inputs: Tensor, *, seed: int | None = None) -> Tensor:
+        """The noisy mean (d,) of records (N, ...); one release each time it is called."""
+        import torch
+
+        rows = inputs.flatten(1).double()
+        rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, 0.0)
+        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        total = (rows * (self.max_norm / norms.clamp_min(self.max_norm))).sum(0)
+        noisy = self.release.mechanism.draw(total, self.max_norm, Noise(seed))
+        return (noisy / max(1, len(inputs))).float()
+
+
+@dataclass(frozen=True)
 class PublicPCA:
     """Directions of public records, for projecting private ones: nothing to pay for.
 
@@ -162,6 +199,12 @@ class Projection:
             room[: len(some)] = some
             found[start : start + CHUNK] = ((room - self.centre) @ self.directions)[: len(some)]
         return found
+
+    def images(self, features: Tensor) -> Tensor:
+        """The records (N, d) that lie in the span of the directions and have these features."""
+        import torch
+
+        return self.centre + features @ torch.linalg.pinv(self.directions)
 
     def of(self, data: Dataset) -> Dataset:
         """The data with `k` numbers a record, in all splits."""

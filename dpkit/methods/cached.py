@@ -162,18 +162,23 @@ class NeuralDPStepper:
             )
 
 
-def split(model: nn.Module) -> tuple[nn.Sequential, PrivateActivation, nn.Sequential]:
-    """What is public, the private activation, and the head that is trained; or a refusal."""
+def parts(model: nn.Module) -> tuple[nn.Sequential, PrivateActivation, nn.Sequential]:
+    """What is before the private activation, the activation, and what is after it."""
     found = [m for m in model.modules() if isinstance(m, PrivateActivation)]
     children = list(model) if isinstance(model, nn.Sequential) else []
-    if len(found) != 1 or not any(child is found[0] for child in children):
+    place = next((n for n, child in enumerate(children) if [child] == found), None)
+    if place is None:
         raise ValueError(
             f"NeuralDP needs a model nn.Sequential(*public, PrivateActivation(), *head) with one "
             f"PrivateActivation among its own layers, got {type(model).__name__} with "
             f"{len(found)}: dp.zoo.released builds one."
         )
-    place = next(n for n, child in enumerate(children) if child is found[0])
-    public, head = nn.Sequential(*children[:place]), nn.Sequential(*children[place + 1 :])
+    return nn.Sequential(*children[:place]), found[0], nn.Sequential(*children[place + 1 :])
+
+
+def split(model: nn.Module) -> tuple[nn.Sequential, PrivateActivation, nn.Sequential]:
+    """The parts of a model whose head alone is trained; or a refusal."""
+    public, activation, head = parts(model)
     trainable = [name for name, p in public.named_parameters() if p.requires_grad]
     if trainable:
         raise Refused(
@@ -188,7 +193,7 @@ def split(model: nn.Module) -> tuple[nn.Sequential, PrivateActivation, nn.Sequen
             "The head, all layers after the PrivateActivation, has no trainable parameter: add a "
             "layer such as torch.nn.Linear."
         )
-    return public, found[0], head
+    return public, activation, head
 
 
 def _first(outputs: Tensor, targets: Tensor) -> Tensor:
