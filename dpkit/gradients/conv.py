@@ -161,8 +161,9 @@ class KernelRows(Work):
     def __init__(self, kernel: ConvKernel, rows: Tensor, bias: Tensor | None) -> None:
         """Hold the gradients and take their norms."""
         self.kernel, self.rows, self.bias = kernel, rows, bias
-        parts = [rows[r].flatten(1) for r in range(len(rows))]
-        self.squares = row_squares(parts if bias is None else [*parts, bias])
+        high, batch = rows.shape[:2]
+        squares = row_squares([rows.view(high * batch, -1)]).view(high, batch).sum(0)
+        self.squares = squares if bias is None else squares.add_(row_squares([bias]))
         self.elements, self.size = rows.numel(), kernel.size
 
     def silence(self, good: Tensor) -> None:
@@ -172,14 +173,12 @@ class KernelRows(Work):
             self.bias = zeroed(self.bias, good)
 
     def add(self, total: Tensor, factors: Tensor, fresh: bool = False) -> None:
-        """One matrix-vector product for each kernel row, added in the parameter's own order."""
-        high, _, out, wide, channels = self.rows.shape
-        if fresh:
-            total[self.kernel.weight].zero_()
-        weight = total[self.kernel.weight].view(out, channels, high, wide)
-        for r in range(high):
-            part = torch.mv(self.rows[r].flatten(1).t(), factors).view(out, wide, channels)
-            weight[:, :, r] += part.transpose(1, 2)
+        """One product for each kernel row, all at once, then moved to the parameter's own order."""
+        high, batch, out, wide, channels = self.rows.shape
+        sums = torch.bmm(factors.expand(high, 1, batch), self.rows.view(high, batch, -1))
+        sums = sums.view(high, out, wide, channels).permute(1, 3, 0, 2)
+        weight = total[self.kernel.weight].view(sums.shape)
+        weight.copy_(sums) if fresh else weight.add_(sums)
         if self.bias is not None:
             total[self.kernel.bias].addmv_(self.bias.t(), factors, beta=int(not fresh))
 
