@@ -394,7 +394,7 @@ def main() -> None:
     if args.device == "cuda" and args.clock == "cpu":
         parser.error("--clock cpu does not see a GPU's time: leave it out with --device cuda")
     names = list(dict.fromkeys(["sgd", *args.contestants]))
-    rows = []
+    rows: list[Row] = []
     for threads in args.threads:
         for model in args.models:
             for batch in args.batches:
@@ -402,10 +402,19 @@ def main() -> None:
                 new = compare(names, cell, args.rounds, args.seconds)
                 print(table(new).split("\n", 1)[1] if rows else table(new), flush=True)
                 rows += new
-    if args.json:
-        machine = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor()
-        about = {"torch": torch.__version__, "machine": machine, "load": os.getloadavg()}
-        args.json.write_text(json.dumps({**about, "rows": [asdict(r) for r in rows]}, indent=1))
+                if args.json:
+                    write(args.json, rows, args.device)
+
+
+def write(path: Path, rows: list[Row], device: str) -> None:
+    """All rows so far, since a long run may be cut short."""
+    told = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
+    machine = told or platform.machine()
+    about = {"torch": torch.__version__, "machine": machine, "cores": os.cpu_count()}
+    load = [round(one, 1) for one in os.getloadavg()]
+    path.write_text(
+        json.dumps({**about, "load": load, "rows": [asdict(r) for r in rows]}, indent=1)
+    )
 
 
 if __name__ == "__main__":
