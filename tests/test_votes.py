@@ -8,7 +8,17 @@ import pytest
 import torch
 
 import dpkit as dp
-from dpkit.votes import Discriminator, Generator, Shards, VotePlan, generate
+from dpkit.votes import (
+    ClassMeans,
+    Discriminator,
+    Generator,
+    Judge,
+    Shards,
+    VotePlan,
+    frechet,
+    generate,
+    stroke_basis,
+)
 from dpkit.votes.ballot import direction, votes
 
 PUBLISHED = VotePlan(4000, 200, 5000.0, 15, 0.7, 1.0, 1e-5)
@@ -162,3 +172,68 @@ def test_shards_refuse_what_they_cannot_deal():
         Shards(3, key=b"short")
     assert Shards(3).key != Shards(3).key, "a key is a fresh secret"
     assert all(0.0 < settings.distance(t, 9) for settings in (Generator(),) for t in range(9))
+
+
+def clouds(count, seed, apart=4.0):
+    stream = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    centres = apart * torch.eye(3, 5)
+    return centres[labels] + torch.randn(count, 5, generator=stream), labels
+
+
+def test_a_classifier_of_generated_records_meets_real_ones_once():
+    """What it learns and which epoch is kept depend on the generated records alone."""
+    made, test = clouds(600, 0), clouds(300, 1)
+    found = Judge(epochs=20).worth(made, test, 3, seed=5)
+    assert found.accuracy > 0.95 and 1 <= found.epochs <= 20
+    wrong = test[0], (test[1] + 1) % 3
+    other = Judge(epochs=20).worth(made, wrong, 3, seed=5)
+    assert other.accuracy < 0.05
+    assert (other.generated, other.epochs) == (found.generated, found.epochs)
+    for a, b in zip(found.classifier.parameters(), other.classifier.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_frechet_distance_has_its_closed_form():
+    """Of two normal laws: |m - n|^2 + tr(A + B - 2 (A B)^(1/2)), here with unit matrices."""
+    units = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity())
+    stream = torch.Generator().manual_seed(0)
+    left, right = torch.randn(20_000, 4, generator=stream), torch.randn(20_000, 4, generator=stream)
+    assert frechet(units, left, left) == pytest.approx(0.0, abs=1e-6)
+    assert frechet(units, left, 2 * right + 3) == pytest.approx(4 * 9 + 4 * (2 - 1) ** 2, rel=0.05)
+
+
+@pytest.mark.parametrize("value", [1e6, -1e38, math.nan, math.inf, 0.0])
+def test_class_means_move_by_what_is_charged(value, monkeypatch):
+    """One record of another class, or of no finite value: at most 2 C in all sums together."""
+    seen = []
+    draw = dp.Gaussian.draw
+    monkeypatch.setattr(
+        dp.Gaussian, "draw", lambda *a: (seen.append((a[1].clone(), a[2])), draw(*a))[1]
+    )
+    plain = ClassMeans(2.0, 1.5)
+    records, labels = clouds(30, 0)
+    plain.means(records, labels, 3, 30, seed=0)
+    records[4], labels[4] = value, 2
+    assert torch.isfinite(plain.means(records, labels, 3, 30, seed=0)).all()
+    (before, norm), (after, _) = seen
+    implied = plain.noise_multiplier / plain.ledger.mechanisms[0].noise_multiplier
+    assert float((before - after).norm()) <= implied * norm * (1 + 1e-6) == 2 * 1.5 * (1 + 1e-6)
+
+
+def test_class_means_are_priced_and_right():
+    plain = ClassMeans(1.0, 50.0).calibrated(2.0, 1e-5)
+    assert 1.98 < dp.PLD().epsilon(plain.ledger, 1e-5) <= 2.0
+    records, labels = clouds(9000, 0)
+    found = plain.means(records, labels, 3, 9000, seed=0)
+    assert (found - 4 * torch.eye(3, 5)).abs().max() < 0.3
+
+
+def test_a_basis_of_strokes_needs_square_grey_images_and_gives_images_back():
+    data = dp.datasets.load("digits")
+    basis = stroke_basis(data, 63)
+    assert basis.images(basis.features(data.inputs[:9])).shape == (9, 64)
+    again = basis.features(basis.images(basis.features(data.inputs[:9])))
+    assert torch.allclose(again, basis.features(data.inputs[:9]), atol=1e-3)
+    with pytest.raises(ValueError, match=r"square grey images .* have shape \(2,\): vote pixel by"):
+        stroke_basis(dp.datasets.load("moons"), 4)

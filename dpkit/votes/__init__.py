@@ -9,19 +9,26 @@ from dpkit.votes.plan import VotePlan
 from dpkit.votes.shards import Shards
 
 if TYPE_CHECKING:
+    from dpkit.votes.basis import stroke_basis
+    from dpkit.votes.evaluating import ClassMeans, Judge, frechet
     from dpkit.votes.generator import Generator
     from dpkit.votes.running import VotePeek, VoteStep, generate
     from dpkit.votes.teachers import Discriminator
 
 _HOME_OF = {
+    "ClassMeans": "evaluating",
     "Discriminator": "teachers",
     "Generator": "generator",
+    "Judge": "evaluating",
     "VotePeek": "running",
     "VoteStep": "running",
+    "frechet": "evaluating",
     "generate": "running",
+    "stroke_basis": "basis",
 }
 __all__ = [
-    "Discriminator", "Generator", "Shards", "VotePeek", "VotePlan", "VoteStep", "generate",
+    "ClassMeans", "Discriminator", "Generator", "Judge", "Shards", "VotePeek", "VotePlan",
+    "VoteStep", "frechet", "generate", "stroke_basis",
 ]  # fmt: skip
 
 

@@ -31,8 +31,10 @@ NET = {
     "a": ("test_a_replay.py", "(sampler_and and DPSGD0 and not ZERO) or (every_layer and (mlp-ADD "
           "or conv1d-REPL or tied-ADD or cancelling or multi)) or (every_clipping and (mlp or "
           "conv1d)) or (alone and (NaN or 1e6 or removed)) or "
-          "(sampler_and and DPSGD7 and Poisson0 and not ZERO)"),
-    "b": ("test_b_noise.py", "DPSGD0 or DPSGD3 or own_law or batch or 32"),
+          "(sampler_and and (DPSGD7 or DPSGD13 or DPSGD14) and Poisson0 and not ZERO) or "
+          "(sampler_and and TopAgg and Poisson0 and ADD)"),
+    "b": ("test_b_noise.py", "DPSGD0 or DPSGD3 or TopAgg or own_law or batch or 32 or "
+          "support_alone"),
     "c": ("test_c_canaries.py", "DPSGD0 or 93"),
     "d": ("test_d_fingerprint.py", "not is_priced"),
     "e": ("test_e_accountants.py", "not laws"),
@@ -43,11 +45,14 @@ NET = {
           "or read_again or (was_drawn and Poisson0) or charged or price or refused or never or "
           "lost"),
     "k": ("test_checkpoint.py", "not killed"),
+    "m": ("test_m_masks.py", "test and not every_layer or every_layer and mlp"),
     "r": ("../test_ranks.py", "test"),
+    "v": ("test_votes.py", "test"),
 }  # fmt: skip
 """The tests of each letter that hunt mutants: short, yet every kind is there.
 
-k: checkpoints; r: two processes, which plant the fault in themselves.
+k: checkpoints; m: masks; r: two processes, which plant the fault in themselves;
+v: votes.
 """
 
 

@@ -171,6 +171,7 @@ def test_a_record_is_dealt_out_by_its_own_id_alone():
         assert again.shape == places.shape, "a shard's room is public"
         where = {int(some[row]): t for t, rows in enumerate(again) for row in rows if row >= 0}
         assert all(held[record] == t for record, t in where.items() if record in held)
+    assert shards.filled(ids[:40].tolist(), 500).shape == (40, shards.room(500))
     twice = Shards(40, 2, key=bytes(16)).filled(ids.tolist(), 500)
     seats = np.bincount(twice[twice >= 0], minlength=500)
     assert seats.max() == 2, "copies are what they say"

@@ -8,13 +8,15 @@ from tests.privacy.planted import (
     checkpoints,
     clipping,
     ledger,
+    masks,
     noise,
     ranks,
     steps,
+    votes,
 )
 from tests.privacy.planted.mutant import MUTANTS, Mutant
 
 __all__ = [
     "MUTANTS", "Mutant", "accounting", "activations", "batching", "budgets", "checkpoints",
-    "clipping", "ledger", "noise", "ranks", "steps",
+    "clipping", "ledger", "masks", "noise", "ranks", "steps", "votes",
 ]  # fmt: skip

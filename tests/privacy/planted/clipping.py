@@ -9,6 +9,7 @@ import torch
 
 from dpkit.gradients import Engine, attention, embedding, linear, tape
 from dpkit.gradients import clipping as clips
+from dpkit.gradients.support import as_support
 from tests.privacy.planted.mutant import mutant, put
 
 
@@ -17,7 +18,7 @@ def by_rows(stack: ExitStack, change) -> None:
 
     def clipped_sum(self, inputs, targets, max_grad_norm, mask=None):
         def transform(rows):
-            rows = rows if mask is None else rows * mask
+            rows = rows if mask is None else rows * as_support(mask, self.size).mask
             return change(self, rows, max_grad_norm)
 
         return self.transformed_sum(inputs, targets, transform, math.inf)
