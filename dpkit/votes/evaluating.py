@@ -87,7 +87,7 @@ class Judge:
         epoch: int,
     ) -> None:  # fmt: skip
         """One pass of plain gradient descent with momentum, at a rate that falls."""
-        rate, scale = 0.1 * 0.7**epoch, records.std().clamp_min(1e-9)
+        rate, scale = 0.03 * (1 - epoch / self.epochs), records.std().clamp_min(1e-9)
         velocity = [torch.zeros_like(p) for p in model.parameters()]
         for some in torch.randperm(len(records), generator=stream).split(128):
             noisy = records[some] + self.jitter * torch.randn(records[some].shape, generator=stream)
@@ -96,7 +96,7 @@ class Judge:
             with torch.no_grad():
                 for p, v, g in zip(model.parameters(), velocity, slopes, strict=True):
                     v.mul_(0.9).add_(g)
-                    p.sub_(v, alpha=0.1 * rate / float(scale if p.dim() > 1 else 1.0))
+                    p.sub_(v, alpha=rate / float(scale if p.dim() > 1 else 1.0))
 
 
 @torch.no_grad()
