@@ -20,6 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import dpkit as dp  # noqa: E402
 from dpkit.accountants import (  # noqa: E402
     PLD,
     RDP,
@@ -32,6 +33,7 @@ from dpkit.accountants import (  # noqa: E402
     steps_for_epsilon,
 )
 from dpkit.mechanisms import Gaussian, Ledger, Neighbours, PoissonSampling  # noqa: E402
+from dpkit.schedules import Tabulated  # noqa: E402
 
 DELTA = 1e-5
 _SHORT = 50.0  # ms
@@ -176,10 +178,18 @@ def curves(rounds, clock):
     ends = np.linspace(49, len(long) - 1, 200).astype(int)
     reached = (np.arange(len(long))[None, :] <= ends[:, None]).astype(np.int64)
     whole = Ledger(tuple((mechanism, 1) for mechanism in long))
+    noise = Tabulated(tuple(np.geomspace(0.8, 2.0, 10_000).tolist()))
+
+    def plan(budget=None):
+        return dp.Plan(dp.DPSGD(noise), dp.Poisson(0.01, 10_000), DELTA, budget=budget)
+
     runs = {
         "10,000 noises": lambda: PLD().epsilon(whole, DELTA),
         "10,000 noises, bounds": lambda: PLD().bounds(whole, DELTA),
         "10,000 noises, 200 points": lambda: PLD().curve(long, reached, DELTA),
+        "plan of 10,000 noises": lambda: plan().epsilon(),
+        "the same, 200 points": lambda: plan().curve(200),
+        "the same in an RDPBudget": lambda: plan(dp.RDPBudget(100.0, 8.0)).steps,
         "PLD curve, 200 points": lambda: PLD().curve(mechanisms, counts, DELTA),
         "RDP curve, 200 points": lambda: RDP().curve(mechanisms, counts, DELTA),
         "noise for epsilon 3": lambda: noise_for_epsilon(

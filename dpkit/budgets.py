@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass
 from fractions import Fraction
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from dpkit.accountants import RDP, ZCDP, Accountant
 from dpkit.accountants.base import checked_delta, checked_epsilon
 from dpkit.accountants.rdp import ORDERS, to_epsilon
 from dpkit.knobs import check_knobs, knob
-from dpkit.mechanisms import Ledger, Mechanism, Refused
+from dpkit.mechanisms import Ledger, Mechanism, Refused, SubsampledGaussian
+from dpkit.mechanisms.quadrature import poisson_order
 
 Entries = Iterable[tuple[Mechanism, int]]
 _SLACK = 1 + 2.0**-48
@@ -50,6 +51,10 @@ class Budget(ABC):
     @abstractmethod
     def cost(self, mechanism: Mechanism) -> float:
         """What one charge costs, or Refused where it has no cost in this measure."""
+
+    def costs(self, mechanisms: Sequence[Mechanism]) -> list[float]:
+        """What each of many charges costs: the same numbers, sooner."""
+        return [self.cost(mechanism) for mechanism in mechanisms]
 
     @abstractmethod
     def epsilon(self, delta: float, spent: float | None = None) -> float:
@@ -167,10 +172,24 @@ class RDPBudget(Budget):
 
     def cost(self, mechanism: Mechanism) -> float:
         """The larger divergence of the two directions."""
+        if _sampled(mechanism):
+            return self.costs([mechanism])[0]
         sides = [mechanism] if mechanism.leads else [mechanism, mechanism.reverse]
         with np.errstate(over="ignore", invalid="ignore"):
             costs = [float(side.rdp(self.order)) for side in sides]
         return math.inf if any(math.isnan(cost) for cost in costs) else max(costs)
+
+    def costs(self, mechanisms: Sequence[Mechanism]) -> list[float]:
+        """Sampled Gaussians at once: their nodes lie in one array."""
+        many: Sequence[Any] = [mechanism for mechanism in mechanisms if _sampled(mechanism)]
+        rate, sigma = (
+            np.array([getattr(mechanism, name) for mechanism in many])
+            for name in ("sample_rate", "noise_multiplier")
+        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            moments = np.maximum(poisson_order(rate, sigma, self.order - 1.0), 0.0)
+        found = iter((moments / (self.order - 1.0)).tolist())
+        return [next(found) if _sampled(one) else self.cost(one) for one in mechanisms]
 
     def epsilon(self, delta: float, spent: float | None = None) -> float:
         """The conversion at the budget's own order (Canonne, Kamath, Steinke 2020)."""
@@ -214,10 +233,10 @@ class Meter:
     - equal charges are multiplied, then summed without rounding: 100 times 1/128 fit into 100/128.
     """
 
-    def __init__(self, budget: Budget) -> None:
-        """Nothing is paid yet."""
+    def __init__(self, budget: Budget, costs: dict[Mechanism, float] | None = None) -> None:
+        """Nothing is paid yet; `costs` are those of this budget that are known already."""
         self.budget = budget
-        self._costs: dict[Mechanism, float] = {}
+        self._costs: dict[Mechanism, float] = {} if costs is None else costs
         self._counts: dict[float, int] = {}
         self._spent: Fraction | float = Fraction(0)
 
@@ -256,6 +275,15 @@ class Meter:
                 return math.inf
             after += Fraction(grown) - Fraction(held * cost)
         return after
+
+
+def _sampled(mechanism: Mechanism) -> bool:
+    """Whether `poisson_order` knows a mechanism's moments, which lead those of its reverse."""
+    return (
+        type(mechanism) is SubsampledGaussian
+        and mechanism.sample_rate < 1.0
+        and mechanism.noise_multiplier**2 > 0
+    )
 
 
 def _too_little(epsilon: float, least: float, where: str = "") -> str:

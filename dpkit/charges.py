@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 
@@ -15,6 +16,21 @@ from dpkit.mechanisms import Mechanism, Neighbours, Refused, Release
 from dpkit.methods import Method
 from dpkit.samplers import Sampler
 from dpkit.samplers.base import Entries
+
+_AHEAD = 1000  # groups that are charged at once, since their costs are sooner found together
+
+
+@dataclass
+class _Walked:
+    """Charges one after the other, in few objects: the steps and the entries up to each group."""
+
+    stops: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    entries: Entries = field(default_factory=list)
+
+    def reach(self, steps: int) -> int:
+        """How many entries the first steps have: all of every group that they touch."""
+        return self.ends[bisect_left(self.stops, steps)] if steps else 0
 
 
 class Charges:
@@ -34,6 +50,7 @@ class Charges:
     ) -> None:
         """Nothing is charged yet."""
         self.method, self.sampler, self.relation, self.budget = method, sampler, relation, budget
+        self._costs: dict[Mechanism, float] = {}
         self.before = [(r.mechanism.pair(relation), r.count) for r in before]
 
     def of(self, group: range) -> Entries:
@@ -50,7 +67,7 @@ class Charges:
         """A meter of the budget to which what comes before the run has been paid, or None."""
         if self.budget is None:
             return None
-        meter = self.budget.meter()
+        meter = Meter(self.budget, self._costs)
         if not meter.pay(self.before):
             raise Refused(f"What comes before the run exceeds {self.budget.describe}; allow more.")
         return meter
@@ -61,7 +78,7 @@ class Charges:
         if self.budget is None:
             return self.sampler.steps
         if self.varies:
-            return self._walked[-1][0] if self._walked else 0
+            return self._walked.stops[-1] if self._walked.stops else 0
         groups = self.sampler.groups()
         whole, once = len(groups[0]), self.of(groups[0])
         full = self.sampler.steps // whole
@@ -77,9 +94,7 @@ class Charges:
         """What the first steps cost: whoever is in a group has been charged for all of it."""
         groups = self.sampler.groups()
         if self.varies:
-            last = bisect_left(self._walked, steps, key=lambda charge: charge[0])
-            walked = islice(self._walked, last + 1 if steps else 0)
-            return self.before + [entry for _, entries in walked for entry in entries]
+            return self.before + self._walked.entries[: self._walked.reach(steps)]
         whole = -(-steps // len(groups[0]))
         short = whole == len(groups) and len(groups[-1]) != len(groups[0])
         alike = [(m, count * (whole - short)) for m, count in self.of(groups[0])]
@@ -97,28 +112,37 @@ class Charges:
 
         running, groups = row(self.before), self.sampler.groups()
         if self.varies:
-            found, walked, end = [], iter(self._walked), 0
-            for step in steps:
-                while end < step:
-                    end, entries = next(walked)
-                    for mechanism, count in entries:
-                        running[index[mechanism]] += count
-                found.append(running.copy())
-            return np.array(found)
+            columns = np.array([index[mechanism] for mechanism, _ in self._walked.entries])
+            numbers = np.array([count for _, count in self._walked.entries])
+            found, done = np.empty((len(steps), len(index))), 0
+            for point, end in enumerate(map(self._walked.reach, steps.tolist())):
+                np.add.at(running, columns[done:end], numbers[done:end])
+                found[point], done = running, end
+            return found
         whole = -(-steps // len(groups[0]))
         last = (whole == len(groups)) & (len(groups[-1]) != len(groups[0]))
         once, short = row(self.of(groups[0])), row(self.of(groups[-1]))
         return running + np.outer(whole - last, once) + np.outer(last, short)
 
     @cached_property
-    def _walked(self) -> list[tuple[int, Entries]]:
-        return list(self._walk())
+    def _walked(self) -> _Walked:
+        """The charges of all groups, as far as the budget goes."""
+        walked = _Walked()
+        for stop, entries in self._walk():
+            walked.stops.append(stop)
+            walked.entries += entries
+            walked.ends.append(len(walked.entries))
+        return walked
 
     def _walk(self) -> Iterator[tuple[int, Entries]]:
-        """Of each group where it ends and what it costs, as far as the budget goes."""
-        meter = self.meter()
-        for group in self.sampler.groups():
-            entries = self.of(group)
-            if meter is not None and not meter.pay(entries):
-                return
-            yield group.stop, entries
+        """Of each group where it ends and what it costs."""
+        meter, groups = self.meter(), iter(self.sampler.groups())
+        while some := [(group.stop, self.of(group)) for group in islice(groups, _AHEAD)]:
+            if meter is not None:
+                new = dict.fromkeys(m for _, entries in some for m, _ in entries)
+                unknown = [mechanism for mechanism in new if mechanism not in self._costs]
+                self._costs.update(zip(unknown, meter.budget.costs(unknown), strict=True))
+            for stop, entries in some:
+                if meter is not None and not meter.pay(entries):
+                    return
+                yield stop, entries

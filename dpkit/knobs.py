@@ -93,12 +93,20 @@ def _declared(kind: Any) -> dict[str, Knob]:
     return {f.name: f.metadata[_META] for f in fields(kind) if _META in f.metadata}
 
 
+@cache
+def _ranges(kind: Any) -> list[tuple[str, Knob, float, float, tuple[type, ...]]]:
+    """What `check_knobs` asks, ready to hand."""
+    return [
+        (name, declared, declared.low, declared.high, (int,) if declared.integer else (float, int))
+        for name, declared in _declared(kind).items()
+    ]
+
+
 def check_knobs(instance: Any) -> None:
     """Check every knob of a dataclass instance, and hold plain numbers; for `__post_init__`."""
-    for name, declared in _declared(_kind(instance)).items():
+    for name, declared, low, high, kinds in _ranges(_kind(instance)):
         value = getattr(instance, name)
-        inside = type(value) is float and declared.low < value < declared.high
-        if inside and not declared.integer:  # nearly always: a schedule makes thousands
+        if type(value) in kinds and low < value < high:  # nearly always: a schedule makes thousands
             continue
         declared.check(name, value)
         if (plain := declared.plain(value)) is not value:

@@ -159,9 +159,11 @@ STORED = (
 
 def at(schedule: Schedule, step: int, history: Sequence[float] = ()) -> float:
     """The value of a schedule at a step; `history` is for one that reacts."""
-    if isinstance(schedule, ValidationDecay):
+    if not callable(schedule):
+        return float(schedule)
+    if history and isinstance(schedule, ValidationDecay):
         return float(schedule(step, history))
-    return float(schedule(step)) if callable(schedule) else float(schedule)
+    return float(schedule(step))
 
 
 def scaled(schedule: Schedule, factor: float) -> Schedule:
@@ -210,7 +212,11 @@ def extremes(schedule: Schedule, steps: int) -> tuple[float, float]:
     if isinstance(schedule, ValidationDecay) or not callable(schedule):
         return at(schedule, 0), at(schedule, 0)
     stride = schedule.steps_per_epoch if isinstance(schedule, Shape) else 1
-    values = [at(schedule, step) for step in range(0, steps, stride)]
+    values: Sequence[float]
+    if isinstance(schedule, Tabulated) and steps <= len(schedule.values):
+        values = schedule.values[:steps]
+    else:
+        values = [at(schedule, step) for step in range(0, steps, stride)]
     bad = any(value != value for value in values)
     return (math.nan, math.nan) if bad else (min(values), max(values))
 

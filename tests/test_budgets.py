@@ -323,3 +323,28 @@ def test_a_look_that_can_never_be_paid_is_told_at_once():
     noise = replace(REACTING, look_noise=0.1)
     with pytest.raises(dp.mechanisms.Refused, match="single look with look_noise 0.1"):
         dp.Plan(dp.DPSGD(noise), dp.Poisson(0.1, 60), 1e-3, budget=dp.RDPBudget(2.0, 8.0))
+
+
+@pytest.mark.parametrize("order", [1.5, 2.0, 8.0, 64.0, 1000.0])
+def test_many_costs_are_found_at_once_and_are_the_same(order):
+    """The arrays by which thousands of noises are paid for, against each noise by itself."""
+    budget = dp.RDPBudget(1e3, order)
+    sampled = [dp.mechanisms.SubsampledGaussian(q, sigma) for q in (1e-4, 0.01, 0.5, 0.999)
+               for sigma in (0.05, 0.2, 0.5, 0.7, 1.0, 3.0, 50.0)]  # fmt: skip
+    other = [dp.Gaussian(2.0), dp.mechanisms.SubsampledGaussian(1.0, 2.0), dp.Laplace(3.0)]
+    every = [*sampled, *other, dp.mechanisms.SubsampledGaussian(0.5, 0.0)]
+    found = budget.costs(every)
+    assert found == [budget.cost(mechanism) for mechanism in every]
+    alone = [float(mechanism.rdp(order)) for mechanism in every]
+    np.testing.assert_allclose(found, alone, rtol=1e-12)
+
+
+def test_noises_that_all_differ_stop_where_each_alone_would():
+    noise = schedules.Tabulated(tuple(1.0 + 0.001 * (t * 7 % 1500) for t in range(1500)))
+    budget = dp.RDPBudget(1.5, 8.0)
+    plan = dp.Plan(dp.DPSGD(noise), dp.Poisson(0.02, 1500), budget=budget)
+    paid = [budget.cost(mechanism) for mechanism in plan.ledger().mechanisms]
+    whole = dp.Plan(dp.DPSGD(noise), dp.Poisson(0.02, 1500)).ledger()
+    after = budget.cost(whole.mechanisms[plan.steps])
+    assert 1000 < plan.steps < 1500
+    assert math.fsum(paid) <= 1.5 < math.fsum(paid) + after

@@ -108,7 +108,7 @@ def epsilons(
     Guarantee: the contour of a pair that is proven to cost no less, or no more.
     """
     out, total = np.full(len(counts), np.nan), counts.sum(axis=1)
-    rows = np.flatnonzero((total > 0) & (total <= _MOST))
+    rows = np.flatnonzero((total > 1) & (total <= _MOST))  # a single release has a closed form
     out[total == 0] = 0.0
     forward = blended(mechanisms, counts[rows], upper) if len(rows) else None
     if forward is None:

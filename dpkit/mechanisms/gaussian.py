@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import MISSING, dataclass
 from typing import Any
@@ -80,22 +81,27 @@ class Gaussian(Mechanism):
 
     def pair(self, relation: Neighbours, sampling: Sampling | None = None) -> Mechanism:
         """Sensitivity 1 to add or zero out, 2 to replace; sampling mixes the two sides."""
-        from dpkit.mechanisms import subsampled
-
         sigma = self.noise_multiplier
         replace_one = relation is Neighbours.REPLACE_ONE
         if sampling is None or getattr(sampling, "sample_rate", None) == 1.0:
             return Gaussian(sigma / 2) if replace_one else self
         if isinstance(sampling, PoissonSampling):
-            kind = subsampled.ReplacedGaussian if replace_one else subsampled.SubsampledGaussian
-            return kind(sampling.sample_rate, sigma)
+            return _sampled()[replace_one](sampling.sample_rate, sigma)
         if isinstance(sampling, FixedSizeSampling) and relation is not Neighbours.ADD_REMOVE:
             # A null may displace a record too, so zeroing out costs no more than replacing.
-            return subsampled.FixedSizeGaussian(sampling.sample_rate, sigma, not replace_one)
+            return _sampled()[2](sampling.sample_rate, sigma, not replace_one)
         raise Refused(
             f"Gaussian noise {sampling_text(sampling)} cannot be accounted for neighbours that "
             f"{relation.value}; use Poisson sampling, or neighbours that replace one record."
         )
+
+
+@functools.cache
+def _sampled() -> tuple[Any, ...]:
+    """What this module's own importer defines."""
+    from dpkit.mechanisms import subsampled
+
+    return subsampled.SubsampledGaussian, subsampled.ReplacedGaussian, subsampled.FixedSizeGaussian
 
 
 def gaussian_profile(mu: Any, epsilon: Any) -> np.ndarray:

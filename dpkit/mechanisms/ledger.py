@@ -55,16 +55,21 @@ class Ledger:
     def __post_init__(self) -> None:
         """Check, merge and drop what was never released."""
         merged: dict[Mechanism, int] = {}
+        kind: type[Mechanism] = Gaussian
         for mechanism, count in self.entries:
-            if not isinstance(mechanism, Mechanism):
-                raise TypeError(f"A ledger holds mechanisms, got {mechanism!r}.")
-            if not _whole(count):
+            if type(mechanism) is not kind:
+                if not isinstance(mechanism, Mechanism):
+                    raise TypeError(f"A ledger holds mechanisms, got {mechanism!r}.")
+                kind = type(mechanism)
+            if not (type(count) is int and count >= 0 or _whole(count)):
                 raise ValueError(
                     f"count (n, how often a mechanism was released) must be a whole number in "
                     f"[0, infinity), got {count!r}."
                 )
             merged[mechanism] = merged.get(mechanism, 0) + int(count)
-        kept = tuple((mechanism, count) for mechanism, count in merged.items() if count)
+        kept = self.entries
+        if type(kept) is not tuple or len(merged) < len(kept) or not all(map(_plain, kept)):
+            kept = tuple((mechanism, count) for mechanism, count in merged.items() if count)
         object.__setattr__(self, "entries", kept)
 
     @classmethod
@@ -146,6 +151,11 @@ class Ledger:
         if not isinstance(entries, list):
             raise ValueError("A stored ledger must hold a list of entries.")
         return cls(tuple(_entry(item) for item in entries), Neighbours[relation])
+
+
+def _plain(entry: Any) -> bool:
+    """Whether an entry is as a ledger holds it."""
+    return type(entry) is tuple and type(entry[1]) is int and entry[1] > 0
 
 
 def _whole(count: Any) -> bool:

@@ -28,6 +28,11 @@ class Blocks(Sequence[range]):
         """How many ranges there are."""
         return -(-self.steps // self.size)
 
+    def __iter__(self) -> Iterator[range]:
+        """The ranges in order."""
+        for start in range(0, self.steps, self.size):
+            yield range(start, min(start + self.size, self.steps))
+
     @overload
     def __getitem__(self, index: int) -> range: ...
     @overload

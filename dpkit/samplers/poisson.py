@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -104,16 +105,25 @@ class Poisson(Sampler):
 
     def charge(self, group: Sequence[tuple[Release, ...]], relation: Neighbours) -> Entries:
         """Sampled releases of a step amplified together, releases to all records as they are."""
-        sampling = PoissonSampling(self.rate)
+        sampling = _sampling(self.rate)
         entries: Entries = []
         for releases in group:
             looks = sampled(releases)
             if looks:
                 entries.append((together(looks).pair(relation, sampling), 1))
-            entries += [
-                (r.mechanism.pair(relation), r.count) for r in releases if r.access is Access.ALL
-            ]
+            if len(looks) < len(releases):
+                entries += [
+                    (r.mechanism.pair(relation), r.count)
+                    for r in releases
+                    if r.access is Access.ALL
+                ]
         return entries
+
+
+@functools.lru_cache(maxsize=1024)
+def _sampling(rate: float) -> PoissonSampling:
+    """One value for all steps of a rate."""
+    return PoissonSampling(rate)
 
 
 def sampled(releases: Sequence[Release]) -> list[Release]:
@@ -127,6 +137,8 @@ def together(releases: Sequence[Release]) -> Mechanism:
     They share one coin toss for each record, so amplifying each alone and composing is wrong;
     Gaussians join exactly: 1/s^2 = sum of count_i/s_i^2. At least one count is above 0.
     """
+    if len(releases) == 1 and releases[0].count == 1:
+        return releases[0].mechanism
     releases = [r for r in releases if r.count]
     if len(releases) == 1 and releases[0].count == 1:
         return releases[0].mechanism
