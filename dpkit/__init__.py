@@ -36,6 +36,7 @@ _HOMES = {
     "budgets": ("RDPBudget", "RhoBudget"),
     "training": ("Step", "train"),
     "auditing": ("Audit", "audit"),
+    "sweeping": ("Grid", "Store", "Sweep", "sweep"),
 }
 _MODULES = (
     "accountants",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
         Shuffle,
         TruncatedPoisson,
     )
+    from dpkit.sweeping import Grid, Store, Sweep, sweep  # noqa: F401
     from dpkit.training import Step, train  # noqa: F401
 
 

@@ -69,7 +69,7 @@ def _watched(runs: Any, quiet: bool) -> None:
 
 def _told(runs: Any, store: Any) -> None:
     from dpkit.plan import round_up
-    from dpkit.sweeping.total import total
+    from dpkit.sweeping.composition import total
 
     print(f"{runs.finished} of {runs.total} runs in {store.path}, {runs.set_aside} set aside")
     best = sorted((r for r in store.records("finished") if r.accuracy is not None),
@@ -84,7 +84,7 @@ def _exported(given: argparse.Namespace, store: Any) -> None:
     from dpkit import figures
     from dpkit.figures import sweeps
     from dpkit.sweeping import export
-    from dpkit.sweeping.total import total
+    from dpkit.sweeping.composition import total
 
     records = list(store.records("finished"))
     if given.csv:

@@ -22,7 +22,7 @@ from dpkit.figures import sweeps as figures
 from dpkit.mechanisms import Ledger
 from dpkit.sweeping import Grid, Store, export, sweep
 from dpkit.sweeping.asked import read
-from dpkit.sweeping.total import total
+from dpkit.sweeping.composition import total
 from tests import sweeps
 from tests.sweeps import GRID, PLAN, SEEDS, Here, linear, published, records
 

@@ -3,5 +3,6 @@
 from dpkit.sweeping.grid import Grid, Point
 from dpkit.sweeping.loop import Sweep, sweep
 from dpkit.sweeping.store import Record, Store
+from dpkit.sweeping.composition import Total, total
 
-__all__ = ["Grid", "Point", "Record", "Store", "Sweep", "sweep"]
+__all__ = ["Grid", "Point", "Record", "Store", "Sweep", "Total", "sweep", "total"]

@@ -12,12 +12,14 @@ _HOMES = {
     "batching": ("BandsPanel", "BatchesPanel", "LeakPanel"),
     "board": ("Board", "Box"),
     "controls": ("Buttons", "Check", "Choice", "Code", "Entry", "Note", "Progress", "Slider"),
+    "explorer": ("Explorer",),
     "lesson": ("Lesson",),
     "lessons": (
         "CompositionPanel", "HypothesisPanel", "NoisePanel", "RandomisedResponsePanel",
     ),
     "playground": ("Playground",),
     "plot": ("LivePlot",),
+    "pruning": ("PruningPanel",),
     "race": ("RacePanel",),
     "schedules": ("BudgetPanel",),
 }  # fmt: skip
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         Progress,
         Slider,
     )
+    from dpkit.widgets.explorer import Explorer  # noqa: F401
     from dpkit.widgets.lesson import Lesson  # noqa: F401
     from dpkit.widgets.lessons import (  # noqa: F401
         CompositionPanel,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     )
     from dpkit.widgets.playground import Playground  # noqa: F401
     from dpkit.widgets.plot import LivePlot  # noqa: F401
+    from dpkit.widgets.pruning import PruningPanel  # noqa: F401
     from dpkit.widgets.race import RacePanel  # noqa: F401
     from dpkit.widgets.schedules import BudgetPanel  # noqa: F401
 

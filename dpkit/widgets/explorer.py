@@ -13,7 +13,7 @@ from dpkit.figures import sweeps as figures
 from dpkit.figures.sweeps import Cloud, Point
 from dpkit.plan import round_up
 from dpkit.sweeping import Record, Store, Sweep, export
-from dpkit.sweeping.total import composed
+from dpkit.sweeping.composition import composed
 from dpkit.widgets.controls import Buttons, Choice, Code, Note, Progress, Slider, guarded
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
@@ -269,8 +269,7 @@ class Explorer(Lesson):
             records = list(self._records.values())
         if not records:
             return ""
-        paid = self.sweep.store.paid() if self.sweep and self._busy() else {}
-        found = composed(records, paid)
+        found = composed(records, self.sweep.paid if self.sweep else {})
         return f"**What this picture costs.** {found.sentence}"
 
 
