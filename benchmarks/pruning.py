@@ -1,9 +1,10 @@
 """Pruning under differential privacy on MNIST: Adamczewski and Park 2023, claim by claim.
 
 `python benchmarks/pruning.py --json FILE` runs `tune` (the learning rate, once, on held-out
-training records), `grid` and `speed`; a file that has some runs already is gone on with. Seeds are
-paired: a seed fixes the public start, the batches and the noise of every condition. Accuracy is on
-the test records, once, after the last step.
+training records), `grid` and `speed`; a file that has some runs already is gone on with, and
+`ship --ship FILE` writes what the lesson shows. Seeds are paired: a seed fixes the public start,
+the batches and the noise of every condition. Accuracy is on the test records, once, after the
+last step.
 """
 
 from __future__ import annotations
@@ -292,20 +293,33 @@ def _ratio(hidden: int, lot: int, mask: Mask, rounds: int = 60) -> float:
     return statistics.median(found)
 
 
-def _write(path: Path | None, found: dict[str, Any]) -> None:
+def ship(options: argparse.Namespace, found: dict[str, Any]) -> None:
+    """What the lesson shows, beside the lesson: accuracies by condition, and the claims."""
+    runs, seeds = found["runs"], claims(found["runs"])["seeds"]
+    cells = []
+    for one in conditions():
+        by = {run["seed"]: run["accuracy"] for run in runs if _key(run) == _key(vars(one))}
+        cells.append(vars(one) | {"accuracy": [by[seed] for seed in seeds]})
+    setting = found["setting"] | {"learning rate": found["tuning"]["rate"], "seeds": seeds}
+    told = {name: one for name, one in claims(runs).items() if name != "seeds"}
+    _write(options.ship, {"setting": setting, "cells": cells, "claims": told}, indent=None)
+
+
+def _write(path: Path | None, found: dict[str, Any], indent: int | None = 1) -> None:
     if path:
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(found, indent=1))
+        part.write_text(json.dumps(found, indent=indent))
         part.replace(path)
 
 
 def main() -> None:
     """Read the command line, go on with what is on file, run the parts and write the JSON."""
-    parts = {"tune": tune, "grid": grid, "speed": speed}
+    parts = {"tune": tune, "grid": grid, "speed": speed, "ship": ship}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=list(parts))
+    parser.add_argument("parts", nargs="*", default=["tune", "grid", "speed"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--ship", type=Path, help="where `ship` writes the lesson's file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {}

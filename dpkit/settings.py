@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dpkit import accountants
 from dpkit.accountants import Accountant
 from dpkit.knobs import check_knobs, every_knob, knob, turned
-from dpkit.methods import DPSGD, Method
+from dpkit.methods import DPSGD, Freeze, Method
 from dpkit.plan import Plan
 from dpkit.samplers import BallsInBins, FixedSize, Poisson, Sampler, Shuffle
 
@@ -30,6 +30,7 @@ _NAMES = {
     "clip": "method.max_grad_norm",
     "rate": "method.learning_rate",
     "momentum": "method.momentum",
+    "frozen": "frozen",
     "batch": "batch_size",
     "epochs": "epochs",
     "delta": "delta",
@@ -66,6 +67,10 @@ class Settings:
         None, "ε", "price to solve the noise for", 0, 1e6, open_low=True, optional=True, log=True,
         slider=(0.1, 20.0),
     )  # fmt: skip
+    frozen: float = knob(
+        0.0, "p", "share of the parameters that is frozen, by lot", 0, 1, open_high=True,
+        slider=(0.0, 0.99),
+    )  # fmt: skip
     accountant: str = "PLD"
     batching: str = "Poisson"
     num_examples: int | None = knob(
@@ -90,8 +95,20 @@ class Settings:
                 f"{num_examples:,} records of the data, got {self.batch_size:,}."
             )
         cls = choose(self.accountant, {a.__name__: a for a in ACCOUNTANTS}, "accountant")
-        plan = Plan(self.method, self.sampler(num_examples), self.delta, accountant=cls())
+        plan = Plan(self.pruned, self.sampler(num_examples), self.delta, accountant=cls())
         return plan if self.epsilon is None else plan.calibrated(self.epsilon)
+
+    @property
+    def pruned(self) -> Method:
+        """The method with the mask of `frozen`, if there is one."""
+        if not self.frozen:
+            return self.method
+        if type(self.method) is not DPSGD or self.method.mask is not None:
+            raise ValueError(
+                f"frozen (p, share of the parameters that is frozen, by lot) is for DPSGD without "
+                f"a mask of its own, got {self.frozen:g} beside {self.method!r}: set it to 0."
+            )
+        return replace(self.method, mask=Freeze(self.frozen))
 
     def sampler(self, num_examples: int) -> Sampler:
         """The batching scheme: whole epochs of whole batches where it knows no others."""
@@ -114,7 +131,8 @@ class Settings:
         values = {path: present for path, _, present in every_knob(self)}
         words = [f"{name}={getattr(self, name)}" for name in _TEXT[:3]]
         words += [f"batching={self.batching}"] if self.batching != "Poisson" else []
-        words += [f"{k}={values[p]!r}" for k, p in _NAMES.items() if values[p] is not None]
+        told = {k: values[p] for k, p in _NAMES.items() if k != "frozen" or self.frozen}
+        words += [f"{k}={value!r}" for k, value in told.items() if value is not None]
         return " ".join(words + (["seed=secret"] if self.seed is None else []))
 
     @classmethod
@@ -139,8 +157,10 @@ class Settings:
         """The lines of Python that repeat the run exactly."""
         n = "" if self.num_examples is None else f", num_examples={self.num_examples}"
         method = ", ".join(
-            f"{path}={value!r}" for path, _, value in every_knob(plan.method) if value != 0.0
-        )
+            f"{path}={value!r}"
+            for path, _, value in every_knob(plan.method)
+            if value != 0.0 and "." not in path
+        ) + (f", mask=dp.Freeze({self.frozen!r})" if self.frozen else "")
         sampler = plan.sampler
         rate = ", ".join(f"{path}={value!r}" for path, _, value in every_knob(sampler))
         seeds = f"seed={self.seed!r}"

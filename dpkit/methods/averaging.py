@@ -22,12 +22,13 @@ class Average:
     *Source*: De et al. 2022, section 3.4, with its warm-up.
     """
 
+    touched: Tensor | None = None
+    """The coordinates that a step may move, the average's too; None for all."""
+
     def __init__(self, share: float, parameters: Tensor) -> None:
         """Start where the parameters (D,) are; `share` of the average outlives a step."""
         self.share, self._parameters = share, parameters
         self.latest, self._average = parameters.clone(), parameters.clone()
-        self.touched: Tensor | None = None
-        """The coordinates that a step may move, the average's too; None for all."""
 
     @contextmanager
     def latest_at(self, step: int) -> Iterator[None]:

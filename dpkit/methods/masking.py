@@ -39,11 +39,9 @@ class Masking:
             )
 
     def learn(self, inputs: Tensor, targets: Tensor) -> None:
-        """Take the public records, if they are needed; refuses to do without."""
+        """Take the public records; refuses to do without where they are needed."""
         kind = type(self.mask.by)
-        if not kind.public:
-            return
-        if not len(inputs):
+        if kind.public and not len(inputs):
             raise ValueError(
                 f"{kind.__name__} needs public records, and this data set has none: load it with "
                 f"public=0.1, or give Dataset.of(..., public=(inputs, targets)); private records "
@@ -68,7 +66,7 @@ class Masking:
 
     def _ranked(self, step: int, weights: Tensor) -> Tensor:
         """The scores of what may be frozen, by rank 0: two processors may round apart."""
-        scores = self.mask.by.scores(step, weights, self._gradient)[self._free]
+        scores = self.mask.by.scores(step, weights, self.gradient)[self._free]
         Ranks.current().alike([scores])
         return scores
 
@@ -78,7 +76,7 @@ class Masking:
         marked[self._free] = torch.zeros_like(scores, dtype=torch.bool).index_fill_(0, best, True)
         return Support.of(marked)
 
-    def _gradient(self, count: int, seed: int) -> Tensor:
+    def gradient(self, count: int, seed: int) -> Tensor:
         """The gradient (D,) of the summed loss on a batch of public records."""
         assert self._public is not None
         lots = torch.Generator().manual_seed(seed)
