@@ -11,6 +11,7 @@ from scipy.integrate import trapezoid
 
 from dpkit.accountants import PLD
 from dpkit.figures import as_plotly, basics, privacy
+from dpkit.figures.base import log_axis
 from dpkit.mechanisms import Gaussian, Laplace, Ledger
 
 GRID = np.linspace(-60.0, 60.0, 24_001)
@@ -190,3 +191,18 @@ def test_round_numbers():
         1.0, 1.0, 1.0, 1.5, 8.0, 15.0, 1.0,
     ]  # fmt: skip
     assert [basics.short(v) for v in (1e-5, 0.0123, 0.5)] == ["1e-5", "0.012", "0.5"]
+
+
+@pytest.mark.parametrize("low, high, texts", [
+    (0.1, 12.0, ["0.1", "0.2", "0.5", "1", "2", "5", "10"]),
+    (2.0, 7.0, ["2", "3", "4", "5", "6", "7"]),
+    (0.05, 900.0, ["0.1", "1", "10", "100"]),
+    (1e-9, 1.0, ["10<sup>−9</sup>", "10<sup>−8</sup>", "10<sup>−7</sup>", "10<sup>−6</sup>",
+                 "10<sup>−5</sup>", "10<sup>−4</sup>", "0.001", "0.01", "0.1", "1"]),
+    (3e4, 3e6, ["50,000", "100,000", "200,000", "500,000", "10<sup>6</sup>", "2,000,000"]),
+])  # fmt: skip
+def test_a_logarithmic_axis_writes_its_marks_out(low, high, texts):
+    axis = log_axis(low, high)
+    assert axis["ticktext"] == texts and len(axis["tickvals"]) == len(texts)
+    assert all(low <= mark <= high * (1 + 1e-9) for mark in axis["tickvals"])
+    assert 10 ** axis["range"][0] == pytest.approx(low)

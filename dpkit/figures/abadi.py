@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, note_in_middle, numbers
+from dpkit.figures.base import (
+    COLOURS,
+    Figure,
+    layout_of,
+    log_axis,
+    note_at,
+    note_in_middle,
+    numbers,
+)
 from dpkit.figures.basics import INK, curve, dot, rgba, upright
 
 LEVELS = (COLOURS[1], COLOURS[2], COLOURS[0])
@@ -77,8 +85,7 @@ def spent(
         drawn += [line for line in (thin, thick) if line["x"]]
     known = [v for level in levels for v in numbers(level.planned) if np.isfinite(v)]
     low, high = limits or (0.9 * min(known, default=0.1), 1.1 * max(known, default=1.0))
-    ends = [float(np.log10(_round(low, -1))), float(np.log10(_round(high, 1)))]
-    y: Figure = {"type": "log", "range": ends, "dtick": "D2", "exponentformat": "SI"}
+    y = log_axis(_round(low, -1), _round(high, 1))
     layout = layout_of("epochs", "ε (logarithmic)", x=_epochs(reach, log), y=y)
     return {
         "data": drawn,

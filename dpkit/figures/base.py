@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,31 @@ def layout_of(
         "showlegend": False,
         "uirevision": "keep",
     }
+
+
+def log_axis(low: float, high: float) -> Figure:
+    """A logarithmic axis between two numbers, with every mark written out: 0.5, 1, 2, 5, 10, 20.
+
+    Plotly would write the marks inside a decade as 2 and 5, whatever the decade is.
+    """
+    ends = [math.log10(low), math.log10(high)]
+    wide = ends[1] - ends[0]
+    heads = range(1, 10) if wide < 0.7 else (1, 2, 5) if wide < 3.5 else (1,)
+    stride = max(1, math.ceil(wide / 10))
+    decades = range(math.floor(ends[0]), math.ceil(ends[1]) + 1)
+    marks = [head * 10.0**power for power in decades if power % stride == 0 for head in heads]
+    marks = [mark for mark in marks if low * (1 - 1e-9) <= mark <= high * (1 + 1e-9)]
+    return {
+        "type": "log", "range": ends, "tickvals": marks, "ticktext": [_written(m) for m in marks],
+    }  # fmt: skip
+
+
+def _written(value: float) -> str:
+    """0.002, 5, 20,000; 10 to a power where the zeros would have to be counted."""
+    power = round(math.log10(value), 6)
+    if -3 <= power < 6 or power != int(power):
+        return f"{value:,.10g}"
+    return f"10<sup>{int(power)}</sup>".replace("-", "−")
 
 
 def note_at(x: float, y: float, text: str, xanchor: str, yanchor: str, yref: str = "y") -> Figure:

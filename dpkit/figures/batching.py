@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, numbers
+from dpkit.figures.base import COLOURS, Figure, layout_of, log_axis, note_at, numbers
 from dpkit.figures.basics import INK, WITH, WITHOUT, curve, rgba, upright
 from dpkit.plan import round_down, round_up
 
@@ -99,10 +99,9 @@ def bands(rows: Sequence[Band], reach: tuple[float, float]) -> Figure:
                 "marker": {"color": INK, "size": 12, "symbol": "x"},
                 "hovertemplate": "what many libraries print: ε %{x:.4g}<extra></extra>",
             })  # fmt: skip
-    limits = [float(np.log10(end)) for end in reach]
     layout = layout_of(
         "ε of the whole run (logarithmic)", "",
-        x={"type": "log", "range": limits, "exponentformat": "SI"},
+        x=log_axis(*reach),
         y={"range": [0.4, len(rows) + 0.6], "tickvals": list(range(len(rows), 0, -1)),
            "ticktext": [row.name for row in rows], "zeroline": False},
     )  # fmt: skip

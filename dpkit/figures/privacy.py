@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, note_in_middle, numbers
+from dpkit.figures.base import (
+    COLOURS,
+    Figure,
+    layout_of,
+    log_axis,
+    note_at,
+    note_in_middle,
+    numbers,
+)
 from dpkit.figures.basics import INK, band, curve, dot, rgba, short, upright
 
 Values = NDArray[np.float64]
@@ -84,9 +92,7 @@ def accountants(
 def _axis(limits: tuple[float, float], log: bool) -> Figure:
     if not log:
         return {"range": list(limits), "zeroline": False}
-    ends = [math.log10(limit) for limit in limits]
-    few = ends[1] - ends[0] < 3.5
-    return {"type": "log", "range": ends, "dtick": "D2" if few else 1, "exponentformat": "SI"}
+    return log_axis(*limits)
 
 
 def _short(epsilon: float) -> str:

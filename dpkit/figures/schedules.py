@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpkit.accountants.yu import FALSE_BELOW
-from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, numbers
+from dpkit.figures.base import COLOURS, Figure, layout_of, log_axis, note_at, numbers
 from dpkit.figures.basics import INK, curve, rgba, upright
 from dpkit.plan import round_up
 
@@ -157,8 +157,7 @@ def prices(rows: Sequence[Price], reach: tuple[float, float]) -> Figure:
         notes.append(note_at(np.log10(at), y, words, "right" if side else "left", "middle"))
     layout = layout_of(
         "ε of the run (logarithmic)", "",
-        x={"type": "log", "range": [float(np.log10(end)) for end in reach],
-           "tickvals": [0.1, 1, 10, 100], "ticktext": ["0.1", "1", "10", "100"]},
+        x=log_axis(*reach),
         y={"range": [0.4, len(rows) + 0.6], "tickvals": list(range(len(rows), 0, -1)),
            "ticktext": [row.name for row in rows], "zeroline": False},
     )  # fmt: skip
