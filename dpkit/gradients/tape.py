@@ -88,7 +88,8 @@ class Taped:
         losses (B,). Layers that are wholly frozen are not listened to.
         """
         found, losses = self._backward(inputs, targets, mask)
-        return [_merged(calls, mask) for calls in found], losses
+        found.reverse()  # each layer's activations are freed once its work is made
+        return [_merged(found.pop(), mask) for _ in self.units], losses
 
     def examples(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Per-example gradients (B, D) and the losses (B,)."""
