@@ -119,8 +119,7 @@ def _growing_charged(stack, one):
     put(stack, dp.Poisson, "batches", batches)
 
 
-@mutant("growing batches charged at the mean rate", "q = mean batch / N, as a config has it", "df",
-        True)  # fmt: skip
+@mutant("growing batches charged at the mean rate", "q = mean batch / N, as a config has it", "df")
 def _(stack):
     _growing_charged(stack, lambda rates: math.fsum(rates) / len(rates))
 
