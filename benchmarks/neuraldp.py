@@ -3,7 +3,8 @@
 `python benchmarks/neuraldp.py` makes all runs that `results/neuraldp.json` does not hold yet (the
 data lie where DPKIT_DATA says), and writes after each. `... tune` chooses learning rates and
 dimensions on a sixth of the training records, held out; nothing is tuned on test records.
-`... speed` compares training after a release with plain SGD; `... figure` draws what is stored.
+`... speed` compares training after a release with plain SGD; `... lesson` hands the table to the
+lesson, which draws it.
 
 All modes see the same public features: order-2 scattering, and of it d numbers that are fixed by
 public records alone (strokes that a program draws; for MNIST also the UCI digits, with labels).
@@ -32,6 +33,7 @@ from dpkit.datasets.fetch import cache_folder
 from dpkit.methods.activation import PrivateActivation
 
 RESULTS = Path(__file__).parent / "results" / "neuraldp.json"
+LESSON = Path(dp.__file__).parent / "widgets" / "neuraldp.json"
 EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)
 DELTAS = {"mnist": 1e-5, "pneumonia": 1e-4}
 SEEDS = range(5)
@@ -40,7 +42,7 @@ BELOW = 16
 """Units of the layer before the activation that the leaky mode trains as well."""
 MEANS = {"mnist": PrivateMean(200.0, 12.0), "pneumonia": PrivateMean(40.0, 12.0)}
 """A paid mean of the features, at which activations are measured from: mu = 2 / 200 or 2 / 40."""
-RATES = (0.1, 0.3, 1.0, 3.0)
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 DIMENSIONS = (16, 32, 64)
 WHOLE = ("DP-SGD", "DP-SGD below", "leaky")
 """Modes that see all 64 numbers: their noise does not grow with them, or is none of theirs."""
@@ -138,7 +140,7 @@ def _batches(data: Dataset) -> int:
 
 def _epochs(data: Dataset) -> int:
     """Passes over what was released, which cost nothing."""
-    return 20 if data.num_examples > 10_000 else 60
+    return 10 if data.num_examples > 10_000 else 30
 
 
 def _trained(model, data, plan, seed, loss=None) -> tuple[float, float]:
@@ -224,7 +226,7 @@ def run_leaky(data, epsilon, setting, delta, seed):
     nn.init.zeros_(model[-1].weight), nn.init.zeros_(model[-1].bias)
     *_, accuracy = through(
         model, data, noise_multiplier=sigma, learning_rate=rate, momentum=0.9,
-        batch_size=-(-data.num_examples // _batches(data)), epochs=100, seed=seed,
+        batch_size=-(-data.num_examples // _batches(data)), epochs=40, seed=seed,
     )  # fmt: skip
     return accuracy, None
 
@@ -264,8 +266,11 @@ def measured(mode: str, name: str, epsilon: float, setting: Setting, seed: int, 
 def tune(options: argparse.Namespace) -> None:
     """The best learning rate and dimension of each mode and epsilon, on held-out records."""
     found = stored(options.json)
-    for name, mode, epsilon in product(DELTAS, MODES, EPSILONS):
-        for dimension, rate in product(DIMENSIONS[-1:] if mode in WHOLE else DIMENSIONS, RATES):
+    for name, mode, epsilon in product(options.data, options.modes, EPSILONS):
+        for dimension, rate in product(
+            DIMENSIONS[-1:] if mode in WHOLE else DIMENSIONS,
+            options.rates or (RATES[2:] if mode in WHOLE else RATES[:3]),
+        ):
             key = f"{name}/{mode}/{epsilon:g}/{dimension}/{rate:g}"
             if key not in found["tuning"]:
                 setting = Setting(dimension, rate)
@@ -283,7 +288,7 @@ def tune(options: argparse.Namespace) -> None:
 def table(options: argparse.Namespace) -> None:
     """Every run that is missing; then the means."""
     found = stored(options.json)
-    for name, epsilon, mode, seed in product(DELTAS, EPSILONS, MODES, SEEDS):
+    for name, epsilon, mode, seed in product(options.data, EPSILONS, options.modes, SEEDS):
         key = f"{name}/{mode}/{epsilon:g}/{seed}"
         if key in found["runs"]:
             continue
@@ -327,6 +332,20 @@ def lines(found: dict) -> list[str]:
             text = ["-" if c is None else f"{c[0]:.2f} +- {c[1]:.2f}" for c in cells]
             said.append(f"{epsilon:10g} " + " ".join(f"{t:>16}" for t in text))
     return said
+
+
+def lesson(options: argparse.Namespace) -> None:
+    """What the lesson shows of it: the table and its conditions, beside the panels."""
+    found = stored(options.json)
+    cells = {}
+    for name, mode, epsilon in product(DELTAS, MODES, EPSILONS):
+        got = cell(found, name, mode, epsilon)
+        if got is not None:
+            mean, deviation = (round(value, 3) for value in got)
+            cells[f"{name}/{mode}/{epsilon:g}"] = [mean, deviation, len(SEEDS)]
+    told = {"cells": cells, "conditions": found["conditions"], "modes": list(MODES),
+            "epsilons": EPSILONS, "speed": found.get("speed")}  # fmt: skip
+    saved(told, LESSON)
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -383,13 +402,18 @@ def _plain(data: Dataset) -> float:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="?", default="table", choices=("table", "tune", "speed"))
+    parser.add_argument(
+        "what", nargs="?", default="table", choices=("table", "tune", "speed", "lesson")
+    )
+    parser.add_argument("--data", nargs="+", default=list(DELTAS), choices=list(DELTAS))
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
+    parser.add_argument("--rates", nargs="+", type=float)
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=cache_folder() / "neuraldp")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    {"table": table, "tune": tune, "speed": speed}[options.what](options)
+    {"table": table, "tune": tune, "speed": speed, "lesson": lesson}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,9 @@ def released(
 
     `public` makes an activation of each record; None releases the record itself, as it is after a
     public feature map. `centre` is a public point that activations are measured from. A head
-    without `hidden` units begins at zero, one with them as `mlp` does.
+    without `hidden` units begins at zero, one with them as `mlp` does. Its last layer has no bias:
+    noisy rows teach it how frequent each class is, far too strongly for the clean ones that it
+    then judges (MNIST at epsilon 2, on held-out training records: 80.7% with, 88.1% without).
     """
     from dpkit.methods.activation import PrivateActivation
 
@@ -97,12 +99,13 @@ def released(
     before.requires_grad_(False)
     with torch.no_grad():
         width = before(torch.zeros(1, *data.shape)).numel()
-    sizes = (width, *hidden, data.num_classes)
+    widths = (width, *hidden)
     layers: list[nn.Module] = []
     with torch.device("meta"):
-        for inside, after in zip(sizes, sizes[1:], strict=False):
+        for inside, after in zip(widths, hidden, strict=False):
             layers += [nn.Linear(inside, after), nn.ReLU()]
-    head = nn.Sequential(*layers[:-1])
+        layers.append(nn.Linear(widths[-1], data.num_classes, bias=False))
+    head = nn.Sequential(*layers)
     started = _started(head, seed) if hidden else _filled(head, nn.init.zeros_)
     return nn.Sequential(before, PrivateActivation(centre), *started.children())
 

@@ -13,10 +13,13 @@ _HOMES = {
     "board": ("Board", "Box"),
     "controls": ("Buttons", "Check", "Choice", "Code", "Entry", "Note", "Progress", "Slider"),
     "explorer": ("Explorer",),
+    "leaking": ("UpdatePanel",),
     "lesson": ("Lesson",),
     "lessons": (
         "CompositionPanel", "HypothesisPanel", "NoisePanel", "RandomisedResponsePanel",
     ),
+    "neuraldp": ("ActivationPanel",),
+    "neuraldp_stored": ("ComparisonPanel",),
     "playground": ("Playground",),
     "plot": ("LivePlot",),
     "pruning": ("PruningPanel",),
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
         Slider,
     )
     from dpkit.widgets.explorer import Explorer  # noqa: F401
+    from dpkit.widgets.leaking import UpdatePanel  # noqa: F401
     from dpkit.widgets.lesson import Lesson  # noqa: F401
     from dpkit.widgets.lessons import (  # noqa: F401
         CompositionPanel,
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
         NoisePanel,
         RandomisedResponsePanel,
     )
+    from dpkit.widgets.neuraldp import ActivationPanel  # noqa: F401
+    from dpkit.widgets.neuraldp_stored import ComparisonPanel  # noqa: F401
     from dpkit.widgets.playground import Playground  # noqa: F401
     from dpkit.widgets.plot import LivePlot  # noqa: F401
     from dpkit.widgets.pruning import PruningPanel  # noqa: F401

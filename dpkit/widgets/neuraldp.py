@@ -1,0 +1,283 @@
+"""The panel of the lesson on private activations: what is released, and what it costs."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dpkit.accountants import PLD
+from dpkit.figures import activations as figures
+from dpkit.mechanisms import Gaussian, Ledger, Neighbours, PoissonSampling, RandomisedResponse
+from dpkit.methods import DPSGD, NeuralDP
+from dpkit.plan import Plan, round_up
+from dpkit.samplers import Poisson, Shuffle
+from dpkit.widgets.controls import Buttons, Choice, Progress, Slider, guarded
+from dpkit.widgets.lesson import Lesson
+from dpkit.widgets.plot import LivePlot
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from dpkit.datasets import Dataset
+
+DELTA, BATCHES, EPOCHS = 1e-4, 12, 20
+LAYERS = {"pixels": "the picture itself", "random": "a random tanh layer",
+          "directions": "public directions"}  # fmt: skip
+"""Where the noise is added: every layer before it is fixed by no private record."""
+LABELS = (("public, not protected", "public"), ("randomised", "randomised"))
+REPLACE = Neighbours.REPLACE_ONE
+RECORDS_SHOWN = 400
+
+
+def digits() -> Dataset:
+    """The data of the live panels: the digits, a tenth of which is public."""
+    from dpkit import datasets
+
+    return datasets.load("digits", public=0.1)
+
+
+def layer_of(data: Dataset, layer: str, dimension: int) -> nn.Module:
+    """What is before the noise: fixed by a constant, or by public records."""
+    import torch
+    from torch import nn
+
+    from dpkit.datasets import PublicPCA
+
+    size = math.prod(data.shape)
+    if layer == "pixels":
+        return nn.Flatten()
+    linear = nn.Linear(size, dimension)
+    with torch.no_grad():
+        if layer == "random":
+            weights = torch.randn(dimension, size, generator=torch.Generator().manual_seed(0))
+            linear.weight.copy_(weights / math.sqrt(size) * 3)
+            linear.bias.zero_()
+            return nn.Sequential(nn.Flatten(), linear, nn.Tanh())
+        found = PublicPCA(dimension).learnt(data.public_inputs)
+        linear.weight.copy_(found.directions.T)
+        linear.bias.copy_(-(found.centre @ found.directions))
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+class ActivationPanel(Lesson):
+    """Layer, dimension, noise, releases, labels: the cloud, the three prices, and a live run.
+
+    *Guarantee*
+    - the noisy cloud is what one release of this plan looks like, made-up noise and all;
+    - the true price is that of the very plan that Train runs.
+    """
+
+    def __init__(self, data: Dataset | None = None) -> None:
+        """Make the panel; nothing is trained until Train is pressed. `data` None is the digits."""
+        self.data = data or digits()
+        self.runs: list[tuple[str, float]] = []
+        self.progress = Progress(label="Training")
+        self._of: tuple[Any, ...] = ()
+        self._stop = threading.Event()
+        self._trainer: threading.Thread | None = None
+        buttons = Buttons(actions=[("train", "Train", "primary"), ("stop", "Stop", "")],
+                          disabled=["stop"], label="Live runs")  # fmt: skip
+        layers = [(words, key) for key, words in LAYERS.items()]
+        super().__init__(
+            {
+                "layer": Choice(label="Noise after", options=layers, value="directions"),
+                "dimension": Slider(label="Dimension d", value=16, low=2, high=64, integer=True,
+                                    ends=("few numbers", "many")),
+                "sigma": Slider(label="Noise σ", value=1.0, low=0.1, high=20.0, log=True,
+                                ends=("little", "much")),
+                "releases": Slider(label="Releases K", value=1, low=1, high=EPOCHS, integer=True,
+                                   ends=("once", "each epoch")),
+                "labels": Choice(label="Labels", options=LABELS, value="public"),
+                "answer": Slider(label="ε of a label's answer", value=3.0, low=0.1, high=8.0,
+                                 log=True),
+                "train": buttons,
+            },
+            {
+                "before": LivePlot(height=330, title="Activations, brought to norm C"),
+                "after": LivePlot(height=330, title="What is released"),
+                "prices": LivePlot(height=240, title="Three answers to one question"),
+                "finals": LivePlot(height=240, title="Live: private activations and DP-SGD"),
+            },
+            self.progress,
+        )  # fmt: skip
+        buttons.on_click(guarded(self.trouble)(self._clicked))
+
+    @property
+    def method(self) -> NeuralDP:
+        """Private activations as the controls stand."""
+        count, sigma = int(self.value("releases")), float(self.value("sigma"))
+        rule = RandomisedResponse(float(self.value("answer")), self.data.num_classes)
+        rate = 2.0 / (1 + self._width * sigma**2)
+        each = -(-BATCHES * EPOCHS // count)
+        often: dict[str, Any] = {"release": "each epoch", "steps_per_epoch": each}
+        return NeuralDP(
+            sigma, 1.0, rate, 0.9, labels=rule if self.value("labels") == "randomised" else None,
+            averaging=0.99, **(often if count > 1 else {}),
+        )  # fmt: skip
+
+    @property
+    def plan(self) -> Plan:
+        """What Train runs, at its true price."""
+        return Plan(self.method, Shuffle(BATCHES, EPOCHS), DELTA)
+
+    @property
+    def claimed(self) -> float:
+        """What it would cost if a batch hid who is in it, as the tempting reading says."""
+        steps = BATCHES * int(self.value("releases"))
+        pair = Gaussian(float(self.value("sigma"))).pair(
+            Neighbours.ADD_REMOVE, PoissonSampling(1 / BATCHES)
+        )
+        return PLD().epsilon(Ledger.of([(pair, steps)]), DELTA)
+
+    @property
+    def _width(self) -> int:
+        pixels = self.value("layer") == "pixels"
+        return math.prod(self.data.shape) if pixels else int(self.value("dimension"))
+
+    def redraw(self) -> None:
+        """The cloud and the prices; other settings begin new runs."""
+        self.controls["dimension"].shown = self.value("layer") != "pixels"
+        self.controls["answer"].shown = self.value("labels") == "randomised"
+        names = ("layer", "dimension", "sigma", "releases", "labels", "answer")
+        now = tuple(self.value(name) for name in names)
+        if now != self._of:
+            self._stop.set()
+            self._of, self.runs = now, []
+        before, after = self.clouds
+        targets = self.data.targets[: len(before)].numpy()
+        classes, reach = self.data.classes, 1.25 + 2.5 * float(self.value("sigma"))
+        self.plots["before"].show(
+            figures.cloud(before, targets, classes, 1.25), f"{len(before)} records on a sphere"
+        )
+        self.plots["after"].show(
+            figures.cloud(after, targets, classes, reach),
+            f"the same with noise of {self.value('sigma'):.3g} C in each direction",
+        )
+        true, claimed = self.plan.epsilon(), self.claimed
+        self.plots["prices"].show(
+            figures.readouts(claimed, true),
+            f"claimed {claimed:.3g}, true {true:.3g}, end to end none",
+        )
+        self._show()
+
+    @property
+    def clouds(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first records in the plane where they spread most, without and with noise."""
+        import torch
+
+        from dpkit.methods.activation import bounded
+
+        layer = layer_of(self.data, self.value("layer"), self._width)
+        with torch.no_grad():
+            rows, _ = bounded(layer(self.data.inputs[:RECORDS_SHOWN]), 1.0, True)
+        noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
+        noisy = rows + float(self.value("sigma")) * noise
+        plane = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)[2][:2].T
+        return rows @ plane, noisy @ plane
+
+    def train(self) -> bool:
+        """Train both at the same price, on a thread of its own; False if a run is on."""
+        if self._trainer is not None and self._trainer.is_alive():
+            return False
+        self._stop.clear()
+        self._buttons.disable("train")
+        self._trainer = threading.Thread(target=guarded(self.trouble)(self._race), daemon=True)
+        self._trainer.start()
+        return True
+
+    def join(self, timeout: float = 120.0) -> bool:
+        """Wait for the runs and the drawing; False if the time ran out."""
+        if self._trainer is not None and self._trainer is not threading.current_thread():
+            self._trainer.join(timeout)
+            if self._trainer.is_alive():
+                return False
+        return super().join(timeout)
+
+    def close(self) -> None:
+        """Stop the runs and remove the panel."""
+        self._stop.set()
+        if self._trainer is not None:
+            self._trainer.join(10)
+        super().close()
+
+    @cached_property
+    def _buttons(self) -> Buttons:
+        buttons = self.controls["train"]
+        assert isinstance(buttons, Buttons)
+        return buttons
+
+    def _clicked(self, name: str) -> None:
+        if name == "train":
+            self.train()
+        else:
+            self._stop.set()
+
+    def _race(self) -> None:
+        try:
+            self.runs, now = [], self._of
+            for done, (name, accuracy) in enumerate(self._finished(self.plan), start=1):
+                if self._stop.is_set() or now != self._of:
+                    return
+                self.runs = [*self.runs, (name, accuracy)]
+                self.progress.show(done / 4, f"{done} of 4 runs")
+                self._show()
+        finally:
+            self._buttons.disable("stop")
+
+    def _finished(self, plan: Plan) -> Iterator[tuple[str, float]]:
+        """Two runs each of private activations and of DP-SGD on the same features and price."""
+        from dataclasses import replace
+
+        import torch
+
+        from dpkit import zoo
+        from dpkit.training import train
+
+        data, rival = self.data, rival_of(plan)
+        with torch.no_grad():
+            layer = layer_of(data, self.value("layer"), self._width)
+            seen = replace(
+                data, inputs=layer(data.inputs), test_inputs=layer(data.test_inputs),
+                public_inputs=layer(data.public_inputs),
+            )  # fmt: skip
+        for seed in range(2):
+            for name, make, what in (
+                ("private activations", zoo.released, plan), ("DP-SGD", zoo.logistic, rival),
+            ):  # fmt: skip
+                steps = train(make(seen, seed), seen, what, seed=seed, evaluate_every=what.steps)
+                for step in steps:
+                    if self._stop.is_set():
+                        return
+                    accuracy = step.peek.accuracy
+                yield name, float(accuracy or 0.0)
+
+    def _show(self) -> None:
+        said = ", ".join(f"{name} {accuracy:.0%}" for name, accuracy in self.runs)
+        self.plots["finals"].show(figures.finals(self.runs), said or "not trained yet")
+        if not self.runs:
+            self.progress.show(0.0, "")
+        self.said.show(self._words())
+
+    def _words(self) -> str:
+        plan, count = self.plan, int(self.value("releases"))
+        times = "once" if count == 1 else f"{count} times"
+        public = self.value("labels") == "public"
+        covers = "its label is **not** protected" if public else "label included"
+        return (
+            f"Each record is released {times}: **ε = {round_up(plan.epsilon())}** at δ = {DELTA:g} "
+            f"for replacing a record, {covers}. To claim {round_up(self.claimed)} would be false: "
+            f"a batch hides nobody, as every record is released on its own. Trained end to end, "
+            f"**no ε** holds. Teaching runs: whoever knows the seed can remove the noise."
+        )
+
+
+def rival_of(plan: Plan) -> Plan:
+    """DP-SGD under the same relation, delta and price, in batches of a twelfth, 20 passes."""
+    rate = min(4.0, max(0.2, plan.epsilon()))
+    rival = Plan(DPSGD(2.0, 0.5, rate, averaging=0.9), Poisson(1 / BATCHES, BATCHES * EPOCHS),
+                 DELTA, REPLACE)  # fmt: skip
+    return rival.calibrated(plan.epsilon())
