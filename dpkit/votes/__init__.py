@@ -10,7 +10,7 @@ from dpkit.votes.shards import Shards
 
 if TYPE_CHECKING:
     from dpkit.votes.basis import stroke_basis
-    from dpkit.votes.evaluating import ClassMeans, Judge, frechet
+    from dpkit.votes.evaluating import ClassMeans, Judge, deformed, frechet
     from dpkit.votes.generator import Generator
     from dpkit.votes.running import VotePeek, VoteStep, generate
     from dpkit.votes.teachers import Discriminator
@@ -22,13 +22,14 @@ _HOME_OF = {
     "Judge": "evaluating",
     "VotePeek": "running",
     "VoteStep": "running",
+    "deformed": "evaluating",
     "frechet": "evaluating",
     "generate": "running",
     "stroke_basis": "basis",
 }
 __all__ = [
     "ClassMeans", "Discriminator", "Generator", "Judge", "Shards", "VotePeek", "VotePlan",
-    "VoteStep", "frechet", "generate", "stroke_basis",
+    "VoteStep", "deformed", "frechet", "generate", "stroke_basis",
 ]  # fmt: skip
 
 

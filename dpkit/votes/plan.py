@@ -8,6 +8,9 @@ from dataclasses import MISSING, dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dpkit.accountants import PLD, Accountant, solve_scale
 from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Access, Gaussian, Ledger, Mechanism, Neighbours, Refused, Release
@@ -136,6 +139,11 @@ class VotePlan:
     def epsilon(self, steps: int | None = None) -> float:
         """The price of so many generator steps; never above the budget."""
         return self.accountant.epsilon(self.ledger(steps), self.delta)
+
+    def curve(self) -> NDArray[np.float64]:
+        """Epsilon after each generator step, `(steps,)`."""
+        counts = self.images * np.arange(1, self.steps + 1)[:, None]
+        return self.accountant.curve((self.charged,), counts, self.delta)
 
     def calibrated(self, steps: int) -> Self:
         """The same plan with the least noise (within 0.5% of epsilon) that affords `steps` steps.

@@ -1,0 +1,212 @@
+"""A generator at work: images appear while teachers vote and the budget is spent."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from dpkit.figures import votes as figures
+from dpkit.plan import round_up
+from dpkit.votes.plan import VotePlan
+from dpkit.widgets.controls import Buttons, Progress, Slider, guarded
+from dpkit.widgets.lesson import Lesson
+from dpkit.widgets.plot import LivePlot
+from dpkit.widgets.runner import Runner, State
+
+if TYPE_CHECKING:
+    from dpkit.datasets import Dataset
+    from dpkit.datasets.components import Projection
+    from dpkit.training import Step
+    from dpkit.votes.running import VoteStep
+
+COORDINATES, IMAGES, DELTA, MADE, JITTER, CLIP = 20, 10, 1e-5, 2_000, 1.5, 15.0
+ROWS = 3
+"""Images of each class that are shown."""
+
+
+class PainterPanel(Lesson):
+    """8x8 digits that nobody wrote: teachers vote live, the generator follows.
+
+    *Guarantee*
+    - a real run of `generate`: the noise is solved for the budget and the number of steps, and
+      every step is charged before its votes are drawn;
+    - a run goes by the controls as they stood at Start: whoever turns one ends it;
+    - the classifier that is told at the end learnt from generated images alone.
+    """
+
+    PAUSE: ClassVar = 0.2  # seconds between two pictures
+
+    def __init__(self, seed: int = 0) -> None:
+        """Make the panel; nothing runs until Start is pressed."""
+        self.seed, self._due = seed, 0.0
+        self.last: VoteStep | None = None
+        self.worth: dict[str, float] = {}
+        self._of: tuple[Any, ...] = ()
+        self._shown = threading.RLock()
+        self.progress = Progress(label="Generator steps")
+        buttons = Buttons(actions=[("start", "Start", "primary"), ("stop", "Stop", "")],
+                          disabled=["stop"], label="Generator")  # fmt: skip
+        self.buttons = buttons
+        self.runner = Runner(self._stepped, lambda: None, self._ended)
+        super().__init__(
+            {
+                "budget": Slider(label="Budget ε", value=10.0, low=0.5, high=50.0, log=True,
+                                 ends=("private", "sharp")),
+                "teachers": Slider(label="Teachers N", value=100, low=20, high=1000, log=True,
+                                   integer=True, ends=("wise", "many")),
+                "top_k": Slider(label="Coordinates voted on k", value=COORDINATES, low=1,
+                                high=COORDINATES, integer=True),
+                "steps": Slider(label="Generator steps T", value=100, low=10, high=400, log=True,
+                                integer=True, ends=("less noise", "more votes")),
+                "threshold": Slider(label="Threshold β", value=0.0, low=0.0, high=0.6,
+                                    ends=("all move", "few move")),
+                "copies": Slider(label="Teachers that hold one record r", value=1, low=1, high=4,
+                                 integer=True, ends=("disjoint", "overlapping")),
+                "run": buttons,
+            },
+            {
+                "images": LivePlot(height=330, title="Generated digits"),
+                "spending": LivePlot(height=330, title="What the steps cost"),
+            },
+            self.progress,
+        )  # fmt: skip
+        buttons.on_click(guarded(self.trouble)(self._clicked))
+
+    @property
+    def plan(self) -> VotePlan:
+        """The plan as the controls stand: the least noise that affords all the steps."""
+        names = ("teachers", "top_k", "threshold", "budget", "copies")
+        values = {name: self.value(name) for name in names}
+        plan = VotePlan(noise=1e6, images=IMAGES, delta=DELTA, **values)
+        return plan.calibrated(int(self.value("steps")))
+
+    def redraw(self) -> None:
+        """Show the run; other settings begin anew."""
+        now = tuple(c.value for name, c in self.controls.items() if name != "run")
+        if now != self._of:
+            self._halt()
+            self._of, self.last, self.worth = now, None, {}
+        self._show()
+
+    def start(self) -> bool:
+        """Begin a run; False if one is on."""
+        plan = self.plan
+
+        def steps() -> Iterator[Step]:
+            from dpkit.votes import Discriminator, Generator, generate
+
+            data, basis = _digits()
+            moves = Generator(2, 16, spread=0.5, start_spread=0.5)
+            critic = Discriminator(width=40.0)
+            return generate(data, plan, basis=basis, discriminator=critic, generator=moves,
+                            seed=self.seed)  # fmt: skip
+
+        self.last, self.worth = None, {}
+        started = self.runner.start(steps)
+        if started:
+            self.buttons.disable("start")
+        return started
+
+    def join(self, timeout: float = 120.0) -> bool:
+        """Wait for the run and the drawing; False if the time ran out."""
+        return self.runner.join(timeout) and super().join(timeout)
+
+    def close(self) -> None:
+        """End the run and remove the panel."""
+        self._halt()
+        super().close()
+
+    def _halt(self) -> None:
+        self.runner.stop()
+        self.runner.join(10)
+
+    def _clicked(self, name: str) -> None:
+        if name == "start":
+            self.start()
+        else:
+            self.runner.stop()
+
+    def _stepped(self, step: Step) -> None:
+        self.last = cast("VoteStep", step)
+        if time.monotonic() >= self._due:
+            self._show()
+            self._due = time.monotonic() + self.PAUSE
+
+    def _ended(self, state: State, error: Exception | None) -> None:
+        def tell() -> None:
+            if error is not None:
+                raise error
+            if self.last is not None:
+                self.worth = _worth(self.last, float(self.value("budget")))
+
+        guarded(self.trouble)(lambda: tell())()
+        self.buttons.disable("stop")
+        self._show()
+
+    def _show(self) -> None:
+        with self._shown:
+            plan, last = self.plan, self.last
+            done = 0 if last is None else last.step
+            spent = round_up(plan.epsilon(done)) if done else "0"
+            self.plots["images"].show(figures.grid(self._images(), 8), self._told(plan, done))
+            lines = [("disjoint shards" if plan.copies == 1 else
+                      f"{plan.copies} teachers hold a record", plan.curve())]  # fmt: skip
+            figure = figures.spending(lines, plan.budget, done, plan.steps)
+            self.plots["spending"].show(figure, f"epsilon {spent} after {done} steps")
+            self.progress.show(done / plan.steps, f"{done} of {plan.steps}, ε spent {spent}")
+            self.said.show(self._told(plan, done))
+
+    def _images(self) -> list[Any]:
+        import torch
+
+        data, basis = _digits()
+        labels = torch.arange(10 * ROWS) % 10
+        if self.last is None or self.last.painter is None:
+            return [basis.centre] * len(labels)
+        stream = torch.Generator().manual_seed(1)
+        return list(basis.images(self.last.painter.drawn(labels, stream)[1]))
+
+    def _told(self, plan: VotePlan, done: int) -> str:
+        left = plan.steps - done
+        text = (
+            f"σ = {plan.noise:.4g} votes buys {plan.steps} steps of {IMAGES} images within "
+            f"ε = {plan.budget:g}; {left} steps are left. Teaching run: whoever knows the seed "
+            f"can remove the noise."
+        )
+        if not self.worth:
+            return text
+        found = ", ".join(f"{name} **{value:.1%}**" for name, value in self.worth.items())
+        return f"{text}\n\nAccuracy on real test digits of a classifier that learnt from {found}."
+
+
+@cache
+def _digits() -> tuple[Dataset, Projection]:
+    from dpkit import datasets
+    from dpkit.votes import stroke_basis
+
+    data = datasets.load("digits")
+    return data, stroke_basis(data, COORDINATES)
+
+
+def _worth(last: VoteStep, budget: float) -> dict[str, float]:
+    """Accuracies on real test digits: generated images, noisy class means, the real images."""
+    import torch
+
+    from dpkit.votes import ClassMeans, Judge
+
+    (data, basis), judge = _digits(), Judge(jitter=JITTER)
+    test = basis.features(data.test_inputs), data.test_targets
+    rows = basis.features(data.inputs)
+    labels = torch.arange(MADE) % 10
+    assert last.painter is not None
+    made = last.painter.drawn(labels, torch.Generator().manual_seed(2))[1]
+    plain = ClassMeans(1.0, CLIP).calibrated(budget, DELTA)
+    means = plain.means(rows, data.targets, 10, data.num_examples, seed=last.steps)
+    sets = {
+        "the generated images": (made, labels), "class means with noise at the same ε":
+        (means[labels], labels), "the real images": (rows, data.targets),
+    }  # fmt: skip
+    return {name: judge.worth(some, test, 10).accuracy for name, some in sets.items()}
