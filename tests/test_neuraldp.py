@@ -122,6 +122,17 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_drawn(digits, m
     assert str(caught.value).rstrip().endswith(".")
 
 
+class Differences(nn.Module):
+    def forward(self, x):
+        return x - x.mean(1, keepdim=True)
+
+
+def test_an_activation_whose_numbers_cancel_is_no_mixture_of_records(digits):
+    public = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), Differences())
+    model = dp.zoo.released(digits, 0, public=public)
+    assert len(list(dp.train(model, digits, plan(dp.NeuralDP(3.0)), seed=0))) == 8
+
+
 def test_labels_that_do_not_fit_are_refused(digits):
     few = dp.NeuralDP(3.0, labels=dp.RandomisedResponse(1.0, 4))
     with pytest.raises(ValueError, match=r"got 4: give RandomisedResponse\(1, 10\)"):

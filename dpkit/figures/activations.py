@@ -115,7 +115,7 @@ def beside(original: NDArray[np.float64], found: NDArray[np.float64]) -> Figure:
     for left, picture in ((0, original), (width + 2, found)):
         low, high = float(picture.min()), float(picture.max())
         sheet[:, left : left + width] = (picture - low) / max(high - low, 1e-12)
-    picture = {
+    drawn = {
         "type": "heatmap", "z": sheet.astype(np.float32), "showscale": False, "hoverinfo": "skip",
         "colorscale": [[0, "#f2f2f2"], [1, "#222222"]], "zmin": 0, "zmax": 1,
     }  # fmt: skip
@@ -127,7 +127,7 @@ def beside(original: NDArray[np.float64], found: NDArray[np.float64]) -> Figure:
         note_at(width / 2, height, "the record", "center", "top"),
         note_at(1.5 * width + 2, height, "out of the update", "center", "top"),
     ]
-    return {"data": [picture], "layout": layout | {"annotations": notes}}
+    return {"data": [drawn], "layout": layout | {"annotations": notes}}
 
 
 def finals(runs: Sequence[tuple[str, float]]) -> Figure:
