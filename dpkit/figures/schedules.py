@@ -34,10 +34,10 @@ def noise(sigma: ArrayLike, stop: int, knots: Sequence[tuple[float, float]] = ()
     ]
     if knots:
         drawn.append({
-            "type": "scatter", "mode": "markers", "name": "knots",
+            "type": "scatter", "mode": "markers", "name": "knots", "meta": "handles",
             "x": numbers([x for x, _ in knots]), "y": numbers([y for _, y in knots]),
-            "marker": {"size": 11, "color": COLOURS[4], "line": {"color": INK, "width": 1}},
-            "hovertemplate": "knot at epoch %{x:.0f}: σ = %{y:.2f}<extra></extra>",
+            "marker": {"size": 13, "color": COLOURS[4], "line": {"color": INK, "width": 1}},
+            "hovertemplate": "drag me: epoch %{x:.0f}, σ = %{y:.2f}<extra></extra>",
         })  # fmt: skip
     top = 1.12 * float(values.max())
     layout = layout_of(

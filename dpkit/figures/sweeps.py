@@ -209,6 +209,7 @@ def _dots(cloud: Cloud, colour: str, label: str) -> Figure:
         }  # fmt: skip
     return {
         "type": "scattergl" if len(cloud) > 1000 else "scatter", "mode": "markers", "name": "runs",
+        "meta": "choices",
         "x": cloud.epsilon, "y": 100 * cloud.accuracy, "marker": marker, "text": text,
         "hovertemplate": "%{y:.1f}% at ε %{x:.3g}"
         + (f"<br>{label}: %{{text}}" if colour else "") + "<extra></extra>",

@@ -84,6 +84,7 @@ class Explorer(Lesson):
             wide=("plane", "knobs"),
         )  # fmt: skip
         buttons.on_click(guarded(self.trouble)(self._clicked))
+        self.plots["plane"].on_point(guarded(self.trouble)(self._chosen_dot))
 
     @property
     def cloud(self) -> Cloud:
@@ -175,6 +176,9 @@ class Explorer(Lesson):
 
     def _clicked(self, name: str) -> None:
         self.start() if name == "start" else self.stop()
+
+    def _chosen_dot(self, place: int, _: float | None) -> None:
+        self.select(self.cloud.points[place].key)
 
     def _make(self, sweep: Sweep) -> None:
         due = 0.0

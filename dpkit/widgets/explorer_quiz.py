@@ -48,7 +48,7 @@ EXERCISES = (
         _best,
         "make the protocol by `BestOfRandom.expecting(30)` and ask it for the price.",
         "`BestOfRandom.expecting(30).epsilon([plan.ledger()], 1e-5)` with the plan of one run.",
-        "About 4.2: nobody but the protocol has seen the other runs, nor knows how many there were.",
+        "About 4.2: nobody has seen the other runs, nor knows how many there were.",
     ),
     Exercise(
         _noise,

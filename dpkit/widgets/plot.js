@@ -6,6 +6,8 @@ const PAGE = (globalThis[Symbol.for("dpkit.plots.2")] ??= {
 const STILL_MS = 300; // a plot that was not drawn for so long is not part of a stream
 const QUIET_MS = 400; // a page reports what it drew after a pause,
 const SILENT_MS = 5000; // or in the midst of a stream after this long
+const REACH_PX = 13; // so near a dot is taken hold of,
+const DRAG_MS = 50; // and tells where it is so often while it is dragged
 const CONFIG = {
   displayModeBar: false, // our own buttons: reachable by keyboard, and nothing that uploads
   displaylogo: false,
@@ -140,6 +142,58 @@ class View {
       h("div", { class: "dpk-plot-head" }, this.heading, this.tools), this.canvas);
     this.named();
     this.watch();
+    this.grip();
+  }
+
+  // dots of a trace whose meta is "handles" are dragged up and down, those of "choices" clicked
+  grip() {
+    const { plot } = this;
+    plot.addEventListener("pointerdown", (event) => {
+      const found = event.button ? null : this.under(event);
+      if (!found) return;
+      event.stopPropagation();
+      event.preventDefault(); // or plotly would begin to draw a box
+      if (found.meta === "choices") return this.model.send({ chosen: found.place });
+      this.dragged = found.place;
+      plot.setPointerCapture(event.pointerId);
+    }, true);
+    plot.addEventListener("pointermove", (event) => {
+      if (this.dragged === undefined) {
+        plot.classList.toggle("dpk-grip", Boolean(this.under(event)));
+      } else this.drag(event, false);
+    }, true);
+    for (const end of ["pointerup", "pointercancel"]) {
+      plot.addEventListener(end, (event) => {
+        if (this.dragged !== undefined) this.drag(event, true);
+        this.dragged = undefined;
+      }, true);
+    }
+  }
+
+  under(event) {
+    const box = this.plot.querySelector(".nsewdrag")?.getBoundingClientRect();
+    const { xaxis, yaxis } = this.plot._fullLayout ?? {};
+    let found = null;
+    let best = REACH_PX;
+    for (const { meta, x, y } of box && this.figure ? this.figure.data : []) {
+      if (meta !== "handles" && meta !== "choices") continue;
+      for (let place = 0; place < x.length; place += 1) {
+        const across = box.left + xaxis.d2p(x[place]) - event.clientX;
+        const down = box.top + yaxis.d2p(y[place]) - event.clientY;
+        const far = Math.hypot(across, down);
+        if (far < best) [best, found] = [far, { meta, place }];
+      }
+    }
+    return found;
+  }
+
+  drag(event, last) {
+    const now = performance.now();
+    if (!last && now - (this.sent ?? 0) < DRAG_MS) return;
+    this.sent = now;
+    const box = this.plot.querySelector(".nsewdrag").getBoundingClientRect();
+    const height = this.plot._fullLayout.yaxis.p2d(event.clientY - box.top);
+    this.model.send({ moved: [this.dragged, height] });
   }
 
   watch() {

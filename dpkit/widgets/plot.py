@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -62,6 +62,9 @@ class LivePlot(Part):
     - an update that a page missed is sent again when that page reports what it drew;
     - a page draws only the latest figure, however fast they come.
 
+    A trace whose `meta` is "handles" has dots that are dragged up and down, one of "choices" has
+    dots that are clicked; `on_point` tells.
+
     `figure` is `{"data": [...], "layout": {...}}` in Plotly's JSON; numpy arrays may stand for
     lists, NaN leaves a gap. `summary` says in words what the plot shows, for screen readers.
     """
@@ -75,6 +78,7 @@ class LivePlot(Part):
     def __init__(self, height: int = 280, title: str = "", summary: str = "") -> None:
         """Make an empty plot of a fixed height (px) that fills the width it is given."""
         self._guard = threading.RLock()
+        self._listeners: list[Callable[[int, float | None], object]] = []
         self._figure: dict[str, Any] = {"data": [], "layout": {}}
         self.drawn = 0
         self.error: str | None = None
@@ -111,6 +115,14 @@ class LivePlot(Part):
             self._state = {"revision": self.revision + 1, **new}
             return True
 
+    def on_point(self, callback: Callable[[int, float | None], object]) -> None:
+        """Call `callback(place, y)` while a handle is dragged, `callback(place, None)` at a choice.
+
+        `place` counts the dots of the trace; `y` is a height in axis units, which may lie beyond
+        what the axis shows.
+        """
+        self._listeners.append(callback)
+
     def check(self) -> None:
         """Raise if a page reported that it could not draw this plot."""
         if self.error is not None:
@@ -118,6 +130,7 @@ class LivePlot(Part):
 
     def close(self) -> None:
         """Remove the plot from every page; twice is harmless."""
+        self._listeners = []
         if self.comm is not None:
             self.on_msg(self._heard, remove=True)
         super().close()
@@ -128,6 +141,11 @@ class LivePlot(Part):
             return
         if "failed" in content:
             self.error = str(content["failed"])
+        moved = content.get("moved", [content.get("chosen"), None])
+        if isinstance(moved, list) and len(moved) == 2 and isinstance(moved[0], int):
+            place, height = moved[0], moved[1]
+            for callback in self._listeners:
+                callback(place, None if height is None else float(height))
         if "drawn" in content:
             with self._guard:
                 self.drawn = int(content["drawn"])

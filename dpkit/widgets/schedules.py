@@ -19,7 +19,7 @@ from dpkit.mechanisms import Gaussian, Ledger, Neighbours, PoissonSampling, Refu
 from dpkit.methods import DPSGD
 from dpkit.plan import Plan, round_up
 from dpkit.samplers import Shuffle
-from dpkit.widgets.controls import Choice, Control, Slider
+from dpkit.widgets.controls import Choice, Control, Slider, guarded
 from dpkit.widgets.lesson import Lesson, Table
 from dpkit.widgets.plot import LivePlot
 
@@ -75,7 +75,7 @@ class BudgetPanel(Lesson):
         for place, value in enumerate(SHAPES["Knots"][1].values):  # type: ignore[attr-defined]
             controls[f"Knots.{place}"] = Slider(
                 label=f"Knot {place + 1}: noise σ", value=value, low=0.5, high=20.0, log=True,
-                help="Arrow keys move it; the curve goes straight from knot to knot",
+                help="Arrow keys move it, or drag the knot in the plot",
             )  # fmt: skip
         super().__init__(
             controls,
@@ -88,6 +88,13 @@ class BudgetPanel(Lesson):
             table=self.table,
             wide=("noise", "prices"),
         )
+        self.plots["noise"].on_point(guarded(self.trouble)(self._dragged))
+
+    def _dragged(self, place: int, height: float | None) -> None:
+        """A knot was taken hold of: its slider goes along."""
+        knot = self.controls[f"Knots.{place}"]
+        assert isinstance(knot, Slider) and height is not None
+        knot.value = round(min(max(height, knot.low), knot.high), 2)
 
     @property
     def schedule(self) -> schedules.Shape:

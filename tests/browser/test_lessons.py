@@ -30,6 +30,21 @@ def drawn(notebook, plots):
     )
 
 
+def dragged(notebook, dot, up):
+    """Take hold of a dot, and let it go some pixels further."""
+    place = notebook.page.locator(dot)
+    place.scroll_into_view_if_needed()
+    box = place.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    mouse = notebook.page.mouse
+    mouse.move(x, y)
+    mouse.down()
+    for part in range(1, 6):
+        mouse.move(x, y + up * part / 5)
+        notebook.page.wait_for_timeout(60)
+    mouse.up()
+
+
 def in_step(notebook):
     """Wait until the page shows what the kernel shows: words and every plot's revision."""
     assert notebook.kernel("print(panel.join(60))") == "True"
@@ -110,6 +125,10 @@ def test_a_curve_of_noise_is_drawn_by_keys_and_survives_a_reload(lab, browser):
         print(f"a knot to the changed curve: {summary(times)}")
         assert statistics.median(times) < ROOM
         in_step(notebook)
+        before = float(notebook.kernel("print(panel.value('Knots.1'))"))
+        dragged(notebook, f"{knots}:nth-child(2)", -45)
+        notebook.until_kernel(f"panel.value('Knots.1') > {before} + 0.5")
+        in_step(notebook)
         assert notebook.page.locator(".dpkit-lesson input[type=range]:visible").count() == 7
         notebook.shot("lesson-knots")
         notebook.save()
@@ -117,6 +136,42 @@ def test_a_curve_of_noise_is_drawn_by_keys_and_survives_a_reload(lab, browser):
         drawn(notebook, 4)
         in_step(notebook)
         assert notebook.page.locator(knots).count() == 5
+        notebook.kernel("panel.check()")
+        notebook.assert_clean()
+
+
+EXPLORER = f"""
+import sys; sys.path.insert(0, {str(NOTEBOOKS.parent)!r})
+import dpkit as dp, pathlib, tempfile
+from tests.sweeps import GRID, SEEDS, Here, linear, published
+from dpkit.widgets import Explorer
+store = pathlib.Path(tempfile.mkdtemp()) / "runs.sqlite"
+panel = Explorer(dp.sweep(GRID, published, linear, seeds=SEEDS, store=store, executor=Here()))
+panel
+"""
+
+
+def test_the_explorer_fills_by_its_button_and_a_dot_is_chosen_by_a_click(lab, browser):
+    with lab.open(browser, [EXPLORER]) as notebook:
+        notebook.run_all()
+        drawn(notebook, 3)
+        notebook.page.locator(".dpkit-lesson").get_by_role(
+            "button", name="Start", exact=True
+        ).click()
+        notebook.until_kernel("len(panel.cloud) == 12")
+        dots = "[data-title^='Accuracy against'] .scatterlayer .trace:first-child .point"
+        notebook.page.wait_for_function(f'document.querySelectorAll("{dots}").length == 12')
+        before = notebook.kernel("print(panel.selected.epsilon)")
+        other = notebook.kernel(
+            "print(next(i for i, p in enumerate(panel.cloud.points) "
+            "if p.epsilon != panel.selected.epsilon))"
+        )
+        place = notebook.page.locator(dots).nth(int(other))
+        place.scroll_into_view_if_needed()
+        box = place.bounding_box()
+        notebook.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        notebook.until_kernel(f"panel.selected.epsilon != {before}")
+        notebook.shot("explorer")
         notebook.kernel("panel.check()")
         notebook.assert_clean()
 
