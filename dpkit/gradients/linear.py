@@ -38,7 +38,9 @@ class LinearKernel(Kernel):
         if grad.ndim == 2:
             if mask is None:
                 return Outer(self, kept[0], grad)
-            return MaskedOuter(self, kept[0], grad, mask)
+            part = None if self.weight is None else mask.part(self.weight)
+            few = part is not None and part.has_products(grad.shape[1], grad)
+            return (SparseOuter if few else MaskedOuter)(self, kept[0], grad, mask)
         return Rows(self.examples(kept, grad), mask)
 
 
@@ -85,56 +87,65 @@ class Outer(Work):
 class MaskedOuter(Outer):
     """The same on a support M: |M * (g a^T)|^2 = (g^2)^T M a^2, one more product of matrices.
 
-    Where few weights are left all products are over those alone; what the others would get is
-    never worked out, or left for the caller to drop.
+    What others than the support would get is left for the caller to drop.
     """
 
     def __init__(self, kernel: LinearKernel, inputs: Tensor, grad: Tensor, mask: Support) -> None:
         """See what the layer has in the support."""
         self._part = None if kernel.weight is None else mask.part(kernel.weight)
         self._biases = None if kernel.bias is None else mask.part(kernel.bias)
-        few = self._part is not None and self._part.has_products(grad.shape[1], inputs)
-        self._few = self._part if few else None
         super().__init__(kernel, inputs, grad)
-        if self._few is not None:
-            self.size -= self._few.size
-
-    def silence(self, good: Tensor) -> None:
-        """Zero the factors, turned over or not."""
-        super().silence(good)
-        if self._few is not None and not self._few.empty:
-            self._turned = self.inputs.t().contiguous()
 
     def _squares(self) -> Tensor:
         # The floors keep a product of an underflown and a huge factor from reading as zero.
         g2 = self.grad.square().clamp_min_(FLOOR)
         square = g2.new_zeros(len(g2))
-        part, biases = self._part, self._biases
-        if part is not None and not part.empty:
-            if self._few is not None:
-                self._turned = self.inputs.t().contiguous()  # once, for both products
-                a2 = self._turned.square().clamp_min_(FLOOR)
-                products = part.matrix(g2.shape[1], g2) @ a2
-                square = torch.linalg.vecdot(products, g2.t(), dim=0)
+        if self._part is not None and not self._part.empty:
+            a2 = self.inputs.square().clamp_min_(FLOOR)
+            ones = self._part.ones(g2).view(g2.shape[1], -1)
+            if len(ones) <= ones.shape[1]:  # meet on the narrower side
+                square = torch.linalg.vecdot(torch.mm(a2, ones.t()), g2)
             else:
-                a2 = self.inputs.square().clamp_min_(FLOOR)
-                ones = part.ones(g2).view(g2.shape[1], -1)
-                if len(ones) <= ones.shape[1]:  # meet on the narrower side
-                    square = torch.linalg.vecdot(torch.mm(a2, ones.t()), g2)
-                else:
-                    square = torch.linalg.vecdot(torch.mm(g2, ones), a2)
-        if biases is not None:
-            square = square + torch.mv(g2, biases.ones(g2))
+                square = torch.linalg.vecdot(torch.mm(g2, ones), a2)
+        if self._biases is not None:
+            square = square + torch.mv(g2, self._biases.ones(g2))
         return square
 
+
+class SparseOuter(MaskedOuter):
+    """The same where few weights are left: all products are over those alone.
+
+    Sparse matrices want the records in columns, so both factors are turned over once.
+    """
+
+    def __init__(self, kernel: LinearKernel, inputs: Tensor, grad: Tensor, mask: Support) -> None:
+        """Turn the factors over."""
+        self._turn(inputs, grad)
+        super().__init__(kernel, inputs, grad, mask)
+        assert self._part is not None
+        self._few = self._part
+        self.size -= self._few.size
+
+    def _turn(self, inputs: Tensor, grad: Tensor) -> None:
+        self._a, self._g = inputs.t().contiguous(), grad.t().contiguous()
+
+    def silence(self, good: Tensor) -> None:
+        """Zero both factors, turned over or not."""
+        super().silence(good)
+        self._turn(self.inputs, self.grad)
+
+    def _squares(self) -> Tensor:
+        assert self._part is not None
+        g2, a2 = (rows.square().clamp_min_(FLOOR) for rows in (self._g, self._a))
+        products = self._part.matrix(len(g2), g2) @ a2
+        if self._biases is not None:
+            products += self._biases.ones(g2)[:, None]  # a bias sees an input of one
+        return products.mul_(g2).sum(0)
+
     def _add_products(self, into: Tensor, factors: Tensor, fresh: bool) -> None:
-        if self._few is None:
-            super()._add_products(into, factors, fresh)
-        elif not self._few.empty:
-            ones = self._few.matrix(self.grad.shape[1], self.grad)
-            scaled = (self.grad * factors[:, None]).t()
-            sums = torch.sparse.sampled_addmm(ones, scaled, self._turned.t(), beta=0.0)
-            into.index_add_(0, self._few.index, sums.values())
+        ones = self._few.matrix(len(self._g), self._g)
+        sums = torch.sparse.sampled_addmm(ones, self._g * factors, self._a.t(), beta=0.0)
+        into.index_add_(0, self._few.index, sums.values())
 
 
 def _square(rows: Tensor) -> Tensor:

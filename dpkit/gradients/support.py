@@ -73,7 +73,7 @@ class Part:
     def has_products(self, rows: int, like: Tensor) -> bool:
         """Whether sparse products by a matrix of so many rows are faster, and torch has them."""
         here = like.device.type == "cpu" and torch.backends.mkl.is_available()
-        return self.sparse and rows >= WIDE and here
+        return self.sparse and not self.empty and rows >= WIDE and here
 
     def matrix(self, rows: int, like: Tensor) -> Tensor:
         """One on the support as a sparse matrix of so many rows: its values are in our order."""

@@ -15,7 +15,7 @@ from tests.privacy.planted.mutant import mutant, put
 
 
 @mutant("mask after the clip", "gradients clipped whole, then pruned: norms of what is dropped",
-        "m", True)  # fmt: skip
+        "m")  # fmt: skip
 def _(stack):
     def clipped(self, batch, bound):
         return self.engine.clipped_sum(*batch, bound)
@@ -97,8 +97,7 @@ def _(stack):
     put(stack, DPSGDStepper, "learn", lambda self, inputs, targets: None)
 
 
-@mutant("scaled norm for the noise alone", "noise for C sqrt(|S|/D), records clipped to C", "ma",
-        True)  # fmt: skip
+@mutant("scaled norm for the noise alone", "noise for C sqrt(|S|/D), records clipped to C", "ma")
 def _(stack):
     original = DPSGDStepper._clipped
 
