@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from dpkit import accountants
 from dpkit.accountants import Accountant
 from dpkit.knobs import check_knobs, every_knob, knob, turned
-from dpkit.methods import DPSGD, Freeze, Method
+from dpkit.methods import DPSGD, Freeze, Method, TopAgg
 from dpkit.plan import Plan
 from dpkit.samplers import BallsInBins, FixedSize, Poisson, Sampler, Shuffle
 
@@ -24,13 +24,19 @@ ACCOUNTANTS: tuple[type[Accountant], ...] = (
 )
 BATCHING = ("Poisson", "Shuffle", "BallsInBins", "FixedSize")
 """The schemes that a learner may choose from; see `sampler`."""
-_TEXT = ("data", "model", "accountant", "batching")
+SENDS = ("numbers", "signs")
+"""What a record sends of the coordinates that it keeps."""
+_TEXT = ("data", "model", "accountant", "batching", "sends")
+_USUAL = {"batching": "Poisson", "sends": "numbers"}
+_UNTOLD_AT_ZERO = ("frozen", "kept", "threshold")
 _NAMES = {
     "noise": "method.noise_multiplier",
     "clip": "method.max_grad_norm",
     "rate": "method.learning_rate",
     "momentum": "method.momentum",
     "frozen": "frozen",
+    "kept": "kept",
+    "threshold": "threshold",
     "batch": "batch_size",
     "epochs": "epochs",
     "delta": "delta",
@@ -71,6 +77,15 @@ class Settings:
         0.0, "p", "share of the parameters that is frozen, by lot", 0, 1, open_high=True,
         slider=(0.0, 0.99),
     )  # fmt: skip
+    kept: int = knob(
+        0, "k", "coordinates of its gradient that a record keeps, 0 for all", 0, 10_000_000,
+        integer=True, slider=(0, 1000),
+    )  # fmt: skip
+    threshold: float = knob(
+        0.0, "τ", "noise deviations below which a coordinate of the sum is set to zero", 0, 100,
+        slider=(0.0, 5.0),
+    )  # fmt: skip
+    sends: str = "numbers"
     accountant: str = "PLD"
     batching: str = "Poisson"
     num_examples: int | None = knob(
@@ -86,6 +101,7 @@ class Settings:
         check_knobs(self)
         choose(self.accountant, {a.__name__: a for a in ACCOUNTANTS}, "accountant")
         choose(self.batching, dict.fromkeys(BATCHING), "batching scheme")
+        choose(self.sends, dict.fromkeys(SENDS), "way to send what is kept")
 
     def plan(self, num_examples: int) -> Plan:
         """The plan for a data set of `num_examples` records; calibrated if epsilon is set."""
@@ -95,8 +111,27 @@ class Settings:
                 f"{num_examples:,} records of the data, got {self.batch_size:,}."
             )
         cls = choose(self.accountant, {a.__name__: a for a in ACCOUNTANTS}, "accountant")
-        plan = Plan(self.pruned, self.sampler(num_examples), self.delta, accountant=cls())
+        plan = Plan(self.thinned, self.sampler(num_examples), self.delta, accountant=cls())
         return plan if self.epsilon is None else plan.calibrated(self.epsilon)
+
+    @property
+    def thinned(self) -> Method:
+        """The method with what a record keeps of its gradient, or with a mask, if there is one."""
+        if not self.kept:
+            if self.threshold or self.sends != "numbers":
+                raise ValueError(
+                    f"threshold (τ) and sends concern the coordinates that a record keeps, got "
+                    f"{self.threshold:g} and {self.sends!r} beside kept = 0: set kept above 0."
+                )
+            return self.pruned
+        if self.frozen or type(self.method) is not DPSGD:
+            raise ValueError(
+                f"kept (k, coordinates of its gradient that a record keeps) is for DPSGD without "
+                f"a mask, got frozen = {self.frozen:g} and {self.method!r}: set one of them to 0."
+            )
+        same = {f.name: getattr(self.method, f.name) for f in fields(DPSGD)}
+        signs = self.sends == "signs"
+        return TopAgg(**same, top_k=self.kept, signs=signs, threshold=self.threshold)
 
     @property
     def pruned(self) -> Method:
@@ -130,8 +165,8 @@ class Settings:
         """A short string that `from_string` loads again, such as `data=digits noise=1.1`."""
         values = {path: present for path, _, present in every_knob(self)}
         words = [f"{name}={getattr(self, name)}" for name in _TEXT[:3]]
-        words += [f"batching={self.batching}"] if self.batching != "Poisson" else []
-        told = {k: values[p] for k, p in _NAMES.items() if k != "frozen" or self.frozen}
+        words += [f"{k}={getattr(self, k)}" for k, v in _USUAL.items() if getattr(self, k) != v]
+        told = {k: values[p] for k, p in _NAMES.items() if k not in _UNTOLD_AT_ZERO or values[p]}
         words += [f"{k}={value!r}" for k, value in told.items() if value is not None]
         return " ".join(words + (["seed=secret"] if self.seed is None else []))
 
@@ -161,6 +196,7 @@ class Settings:
             for path, _, value in every_knob(plan.method)
             if value != 0.0 and "." not in path
         ) + (f", mask=dp.Freeze({self.frozen!r})" if self.frozen else "")
+        method += ", signs=True" if getattr(plan.method, "signs", False) else ""
         sampler = plan.sampler
         rate = ", ".join(f"{path}={value!r}" for path, _, value in every_knob(sampler))
         seeds = f"seed={self.seed!r}"

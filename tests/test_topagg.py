@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 import dpkit as dp
+from dpkit.knobs import knobs_of
 from dpkit.methods.topagg import kept
+from dpkit.settings import Settings
+from dpkit.widgets.playground import Playground
 from tests.privacy.cases import LAYERS
 from tests.privacy.recording import record
 
@@ -106,6 +109,7 @@ def test_the_price_is_that_of_dpsgd_and_neither_k_nor_the_threshold_moves_it():
         ({"threshold": -1.0}, r"threshold \(τ, .* lie in \[0, 100\], got -1\."),
         ({"signs": 1}, "signs .* must be a bool, got 1"),
         ({"noise_multiplier": math.nan}, "noise_multiplier"),
+        ({"mask": dp.Freeze(0.5)}, r"mask .* must be None in TopAgg, .* use DPSGD\(mask="),
     ],
 )
 def test_what_is_out_of_range_is_refused_in_one_sentence(changed, words):
@@ -118,3 +122,54 @@ def test_more_coordinates_than_parameters_are_refused_before_anything_is_drawn()
         ValueError, match=r"whole number in \[1, 83\], the parameters .* keep fewer"
     ):
         ran(dp.TopAgg(1.0, top_k=84))
+
+
+def test_settings_tell_what_a_record_keeps():
+    text = "kept=50 threshold=2.5 sends=signs noise=1.5"
+    settings = Settings.from_string(text)
+    assert Settings.from_string(settings.to_string()) == settings
+    method = settings.plan(1437).method
+    assert method == dp.TopAgg(1.5, 1.0, 0.5, top_k=50, signs=True, threshold=2.5)
+    assert set(knobs_of(dp.TopAgg)) >= {"top_k", "threshold"}
+    plain = Settings.from_string("noise=1.5")
+    assert type(plain.plan(1437).method) is dp.DPSGD and "kept" not in plain.to_string()
+    python = settings.to_python(settings.plan(1437))
+    assert "dp.TopAgg(" in python and "signs=True" in python and "top_k=50" in python
+    compile(python, "shown", "exec")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("kept=-1", r"kept \(k, .* whole number in \[0, "),
+        ("threshold=2", "concern the coordinates .* kept = 0: set kept above 0"),
+        ("sends=signs", "concern the coordinates .* kept = 0"),
+        ("sends=sings", "did you mean 'signs'"),
+        ("kept=5 frozen=0.5", "kept .* is for DPSGD without a mask"),
+    ],
+)
+def test_settings_refuse_what_does_not_fit(text, words):
+    with pytest.raises(ValueError, match=words):
+        Settings.from_string(text).plan(1437)
+
+
+def test_the_playground_turns_k_beside_plain_dpsgd():
+    panel = Playground(settings="epochs=2 batch=256 noise=1.0 model=logistic")
+    try:
+        controls = panel.controls.widgets
+        assert not controls["threshold"].shown and not controls["sends"].shown
+        price = panel.plan.epsilon()
+        controls["kept"].value = 40
+        assert controls["threshold"].shown and controls["sends"].shown
+        controls["sends"].value, controls["threshold"].value = "signs", 2.0
+        panel.check()
+        wanted = dp.TopAgg(1.0, 1.0, 0.5, top_k=40, signs=True, threshold=2.0)
+        assert panel.plan.method == wanted and panel.plan.epsilon() == price
+        assert panel.start() and panel.join(60)
+        panel.check()
+        assert panel.runs[-1].plan.method == wanted and panel.runs[-1].status == "done"
+        controls["kept"].value = 0
+        panel.check()
+        assert type(panel.plan.method) is dp.DPSGD and not controls["threshold"].shown
+    finally:
+        panel.close()

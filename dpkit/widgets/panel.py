@@ -69,7 +69,7 @@ class Controls:
         self.settings = settings
         values = {path: value for path, _, value in every_knob(settings)}
         for path, widget in self.widgets.items():
-            if path in ("data", "model", "accountant", "batching"):
+            if path in ("data", "model", "accountant", "batching", "sends"):
                 widget.value = getattr(settings, path)
             elif path == "mode":
                 widget.value = "noise" if settings.epsilon is None else "epsilon"
@@ -102,6 +102,7 @@ class Controls:
             "mode": words.MODES,
             "accountant": {a.__name__: a.__name__ for a in ACCOUNTANTS},
             "batching": {name: words.BATCHING[name] for name in BATCHING},
+            "sends": words.SENDS,
         }
         return {
             name: Choice(
@@ -130,6 +131,8 @@ class Controls:
             return settings.turned("epsilon", self._solved)
         if path == "seed":
             return settings.turned("seed", _seed(value))
+        if path == "kept" and not value:
+            settings = settings.turned("threshold", 0.0).turned("sends", "numbers")
         if path == "data":
             size = settings.num_examples or 1000 if value in TOYS else None
             settings = settings.turned("num_examples", size)
@@ -141,7 +144,9 @@ class Controls:
         """Show the noise or the epsilon slider, and N where the data set can have any size."""
         solved = self.settings.epsilon is not None
         toy = self.settings.data in TOYS and len(self.widgets["data"].options) > 1
+        keeps = bool(self.settings.kept)
         shown = {"method.noise_multiplier": not solved, "epsilon": solved, "num_examples": toy}
+        shown |= {"threshold": keeps, "sends": keeps}
         for path, visible in shown.items():
             self.widgets[path].shown = visible
 

@@ -15,6 +15,9 @@ LABELS = {
     "method.learning_rate": "Learning rate η",
     "method.momentum": "Momentum m",
     "frozen": "Pruning ratio p",
+    "kept": "Coordinates kept k (0: all)",
+    "threshold": "Threshold τ",
+    "sends": "A record sends",
     "batch_size": "Batch size L",
     "epochs": "Epochs E",
     "delta": "Delta δ",
@@ -29,6 +32,8 @@ ENDS = {
     "batch_size": ("small", "large"),
     "epochs": ("short", "long"),
     "frozen": ("all move", "few move"),
+    "kept": ("all, as DP-SGD", "many"),
+    "threshold": ("keep all", "keep what stands out"),
     "delta": ("stricter", "looser"),
     "method.learning_rate": ("careful", "bold"),
     "num_examples": ("few", "many"),
@@ -52,6 +57,7 @@ BATCHING = {
     "BallsInBins": "Balls in bins",
     "FixedSize": "Fixed size",
 }
+SENDS = {"numbers": "numbers, clipped", "signs": "signs, as votes"}
 MODES = {"noise": "noise σ", "epsilon": "epsilon ε"}
 PLOTS = {
     "accuracy": "Test accuracy",
