@@ -24,8 +24,9 @@ from dpkit.auditing.bounds import (
     gaussian_epsilon,
     gaussian_mu,
 )
+from dpkit.auditing.readable import check_readable
 from dpkit.knobs import Knob
-from dpkit.mechanisms import Gaussian, Neighbours, Refused
+from dpkit.mechanisms import Gaussian
 from dpkit.methods import DPSGD
 from dpkit.plan import Plan
 from dpkit.samplers import Poisson
@@ -149,31 +150,8 @@ def _looked_at(
 
 
 def _attack(plan: Plan, canaries: int, delta: float | None, observations: int) -> _Attack:
-    method = plan.method
-    if not isinstance(method, DPSGD) or not isinstance(plan.sampler, Poisson):
-        raise Refused(
-            f"The canary audit knows DPSGD with Poisson sampling, not {type(method).__name__} "
-            f"with {type(plan.sampler).__name__}; audit a plan of those."
-        )
-    if plan.neighbours is Neighbours.REPLACE_ONE:
-        raise Refused(
-            "The canary audit adds and removes records; audit the plan with "
-            "relation=Neighbours.ADD_REMOVE."
-        )
-    others = method.optimiser, method.augmentation, method.mask
-    if method.averaging or any(other is not None for other in others):
-        raise Refused(
-            "The canary audit reads each release off the weights, which plain SGD moves in each "
-            "canary's own direction; audit the plan without optimiser, averaging, augmentation and "
-            "mask, at the same price."
-        )
-    if plan.before:
-        raise Refused("The canary audit attacks the steps alone; audit the plan with before=().")
-    if plan.sampler.varies:
-        raise Refused(
-            "The canary audit guesses by the law of one rate, and sample_rate changes with the "
-            "step; audit plans of single rates, which each step is drawn and charged by."
-        )
+    check_readable(plan)
+    assert isinstance(plan.sampler, Poisson)
     if plan.sampler.rate == 1.0:
         return _Each(plan, canaries, plan.delta if delta is None else delta)
     least = max(plan.delta, 0.01) if delta is None else delta

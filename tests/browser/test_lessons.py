@@ -158,7 +158,7 @@ def test_the_explorer_fills_by_its_button_and_a_dot_is_chosen_by_a_click(lab, br
         notebook.page.locator(".dpkit-lesson").get_by_role(
             "button", name="Start", exact=True
         ).click()
-        notebook.until_kernel("len(panel.cloud) == 12")
+        notebook.until_kernel("len(panel.cloud) == 12", seconds=60)
         dots = "[data-title^='Accuracy against'] .scatterlayer .trace:first-child .point"
         notebook.page.wait_for_function(f'document.querySelectorAll("{dots}").length == 12')
         before = notebook.kernel("print(panel.selected.epsilon)")
