@@ -97,12 +97,13 @@ class ActivationPanel(Lesson):
                 "train": buttons,
             },
             {
+                "prices": LivePlot(height=190, title="What does it cost? Three answers"),
                 "before": LivePlot(height=330, title="Activations, brought to norm C"),
                 "after": LivePlot(height=330, title="What is released"),
-                "prices": LivePlot(height=240, title="Three answers to one question"),
-                "finals": LivePlot(height=240, title="Live: private activations and DP-SGD"),
+                "finals": LivePlot(height=330, title="Live, at the true price"),
             },
             self.progress,
+            wide=("prices",),
         )  # fmt: skip
         buttons.on_click(guarded(self.trouble)(self._clicked))
 

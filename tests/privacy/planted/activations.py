@@ -11,8 +11,7 @@ from dpkit.methods.neuraldp import NeuralDP
 from tests.privacy.planted.mutant import mutant, put
 
 
-@mutant("batch-wise activation clip", "the norm of the whole batch is bounded, not each row's", "n",
-        True)  # fmt: skip
+@mutant("batch-wise activation clip", "the norm of the whole batch is bounded, no row's", "n", True)
 def _(stack):
     original = activation.bounded
 
@@ -54,8 +53,9 @@ def _(stack):
     put(stack, NeuralDPStepper, "_bounded", centred)
 
 
-@mutant("one charge for all epochs", "the activation is noised afresh each epoch and paid once",
-        "n", True)  # fmt: skip
+@mutant(
+    "one charge for all epochs", "the activation is noised afresh each epoch and paid once", "n"
+)
 def _(stack):
     original = NeuralDP.releases
 
@@ -109,8 +109,7 @@ def _(stack):
     put(stack, dp.Gaussian, "pair", pair)
 
 
-@mutant("a trainable layer before the activation", "the update of g holds the raw records", "n",
-        True)  # fmt: skip
+@mutant("a trainable layer before the activation", "the update of g holds the raw records", "n")
 def _(stack):
     original = cached.split
 
