@@ -20,11 +20,14 @@ _HOMES = {
     ),
     "neuraldp": ("ActivationPanel",),
     "neuraldp_stored": ("ComparisonPanel",),
+    "painter": ("PainterPanel",),
     "playground": ("Playground",),
     "plot": ("LivePlot",),
     "pruning": ("PruningPanel",),
     "race": ("RacePanel",),
     "schedules": ("BudgetPanel",),
+    "votes": ("VotesPanel",),
+    "votes_stored": ("WorthPanel",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*_HOME_OF]  # noqa: PLE0604
@@ -56,11 +59,14 @@ if TYPE_CHECKING:
     )
     from dpkit.widgets.neuraldp import ActivationPanel  # noqa: F401
     from dpkit.widgets.neuraldp_stored import ComparisonPanel  # noqa: F401
+    from dpkit.widgets.painter import PainterPanel  # noqa: F401
     from dpkit.widgets.playground import Playground  # noqa: F401
     from dpkit.widgets.plot import LivePlot  # noqa: F401
     from dpkit.widgets.pruning import PruningPanel  # noqa: F401
     from dpkit.widgets.race import RacePanel  # noqa: F401
     from dpkit.widgets.schedules import BudgetPanel  # noqa: F401
+    from dpkit.widgets.votes import VotesPanel  # noqa: F401
+    from dpkit.widgets.votes_stored import WorthPanel  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:
