@@ -45,6 +45,7 @@ METHODS = [
     dp.NeuralDP(1.2),
     dp.NeuralDP(1.2, release="each epoch", steps_per_epoch=4, labels=dp.RandomisedResponse(1.0, 3)),
     dp.DPSGD(dp.schedules.Tabulated(tuple(2.0 - 0.1 * t for t in range(10))), 0.5, 0.1, 0.9),
+    dp.DPSGD(1.2, mask=dp.Freeze(0.9, exempt=("*.bias",))),
     dp.DPSGD(1.2, averaging=0.99, augmentation=dp.gradients.Shifts(3, 1, mirrored=True)),
     dp.TopAgg(1.2, 0.5, 0.1, top_k=10, signs=True, threshold=3.0),
 ]
