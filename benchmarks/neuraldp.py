@@ -4,7 +4,7 @@
 data lie where DPKIT_DATA says), and writes after each. `... tune` chooses learning rates and
 dimensions on a sixth of the training records, held out; nothing is tuned on test records.
 `... speed` compares training after a release with plain SGD; `... lesson` hands the table to the
-lesson, which draws it.
+lesson, which draws it; `... figure` draws it on a page of its own.
 
 All modes see the same public features: order-2 scattering, and of it d numbers that are fixed by
 public records alone (strokes that a program draws; for MNIST also the UCI digits, with labels).
@@ -19,7 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -30,6 +30,7 @@ import dpkit as dp
 from dpkit.auditing.leaky import NONE, through
 from dpkit.datasets import Dataset, PrivateMean, PublicPCA, Scattering, Strokes
 from dpkit.datasets.fetch import cache_folder
+from dpkit.figures import activations
 from dpkit.methods.activation import PrivateActivation
 
 RESULTS = Path(__file__).parent / "results" / "neuraldp.json"
@@ -105,6 +106,7 @@ def _digits(rule: Scattering, data: Dataset, drawn: torch.Tensor) -> Callable[..
     return lambda features: (basis.features(features) - centre) @ nine / spread
 
 
+@cache
 def seen(name: str, dimension: int, held_out: bool, folder: Path) -> Dataset:
     """A data set of the first d public numbers; for tuning five sixths, measured on the rest."""
     data, rows = dp.datasets.load(name), maps(name, folder)
@@ -288,7 +290,7 @@ def tune(options: argparse.Namespace) -> None:
 def table(options: argparse.Namespace) -> None:
     """Every run that is missing; then the means."""
     found = stored(options.json)
-    for name, epsilon, mode, seed in product(options.data, EPSILONS, options.modes, SEEDS):
+    for seed, name, epsilon, mode in product(SEEDS, options.data, EPSILONS, options.modes):
         key = f"{name}/{mode}/{epsilon:g}/{seed}"
         if key in found["runs"]:
             continue
@@ -301,12 +303,14 @@ def table(options: argparse.Namespace) -> None:
     print(*lines(found), sep="\n")
 
 
+@cache
 def conditions() -> dict:
     """What holds for all runs."""
-    note = {name: dp.datasets.load(name).note or "as published" for name in DELTAS}
+    whole = {name: dp.datasets.load(name) for name in DELTAS}
     return {
         "deltas": DELTAS, "relation": REPLACE.name, "accountant": dp.PLD().name,
-        "records": note, "sizes": {name: dp.datasets.load(name).num_examples for name in DELTAS},
+        "records": {name: data.note or "as published" for name, data in whole.items()},
+        "sizes": {name: data.num_examples for name, data in whole.items()},
         "public data": "strokes drawn by a program; for MNIST also UCI digits with labels",
         "tuned on": "a sixth of the training records, held out, one seed; test records never",
         "torch": torch.__version__, "machine": platform.machine(),
@@ -342,10 +346,23 @@ def lesson(options: argparse.Namespace) -> None:
         got = cell(found, name, mode, epsilon)
         if got is not None:
             mean, deviation = (round(value, 3) for value in got)
-            cells[f"{name}/{mode}/{epsilon:g}"] = [mean, deviation, len(SEEDS)]
+            runs = sum(f"{name}/{mode}/{epsilon:g}/{s}" in found["runs"] for s in SEEDS)
+            cells[f"{name}/{mode}/{epsilon:g}"] = [mean, deviation, runs]
     told = {"cells": cells, "conditions": found["conditions"], "modes": list(MODES),
             "epsilons": EPSILONS, "speed": found.get("speed")}  # fmt: skip
     saved(told, LESSON)
+
+
+def figure(options: argparse.Namespace) -> None:
+    """The table as curves, in a page beside the JSON."""
+    found, drawn = stored(options.json), []
+    for name in DELTAS:
+        rows = {mode: [cell(found, name, mode, e) for e in EPSILONS] for mode in MODES}
+        whole = {mode: cells for mode, cells in rows.items() if None not in cells}
+        drawn.append((name, activations.bought(EPSILONS, whole, "leaky")))
+    page = options.json.with_suffix(".html")
+    page.write_text(dp.figures.as_html(drawn, "Private activations beside DP-SGD", __doc__ or ""))
+    print(page)
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -403,7 +420,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "what", nargs="?", default="table", choices=("table", "tune", "speed", "lesson")
+        "what", nargs="?", default="table", choices=("table", "tune", "speed", "lesson", "figure")
     )
     parser.add_argument("--data", nargs="+", default=list(DELTAS), choices=list(DELTAS))
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
@@ -413,7 +430,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    {"table": table, "tune": tune, "speed": speed, "lesson": lesson}[options.what](options)
+    {"table": table, "tune": tune, "speed": speed, "lesson": lesson, "figure": figure}[
+        options.what
+    ](options)
 
 
 if __name__ == "__main__":
