@@ -121,7 +121,7 @@ def _clip_the_mean(stepper: DPSGDStepper) -> None:
     """Sum first, clip afterwards: the gradient of one record is not bounded at all."""
     honest = stepper.engine.clipped_sum
 
-    def clipped_sum(inputs: Any, targets: Any, bound: float) -> Any:
+    def clipped_sum(inputs: Any, targets: Any, bound: float, *mask: Any) -> Any:
         found = honest(inputs, targets, 1e9)
         mean = found.total / max(len(inputs), 1)
         scale = min(1.0, bound / max(float(mean.norm()), 1e-30))
@@ -133,7 +133,7 @@ def _clip_the_mean(stepper: DPSGDStepper) -> None:
 def _clip_each_number(stepper: DPSGDStepper) -> None:
     """Clamp every coordinate to [-C, C]: the norm may reach C times the root of the dimension."""
 
-    def clipped_sum(inputs: Any, targets: Any, bound: float) -> Any:
+    def clipped_sum(inputs: Any, targets: Any, bound: float, *mask: Any) -> Any:
         engine = stepper.engine
         clamp = lambda rows: rows.clamp(-bound, bound)  # noqa: E731
         return engine.transformed_sum(inputs, targets, clamp, 1e9)

@@ -143,7 +143,8 @@ def plane(
     edge = cloud.frontier
     data = [_dots(cloud, colour, (labels or {}).get(colour, colour)), {
         "type": "scatter", "mode": "lines", "name": "frontier", "hoverinfo": "skip",
-        "x": numbers([m.epsilon for m in edge]), "y": numbers([100 * m.accuracy for m in edge]),
+        "x": numbers([*(m.epsilon for m in edge), cloud.epsilon.max()]),
+        "y": numbers([100 * m.accuracy for m in (*edge, edge[-1])]),
         "line": {"color": COLOURS[1], "width": 2.5, "shape": "hv"},
     }]  # fmt: skip
     for point in cloud.points:
@@ -191,7 +192,7 @@ def parallel(cloud: Cloud, names: Sequence[str], labels: Mapping[str, str]) -> F
     columns.append(_column("accuracy (%)", (100 * cloud.accuracy).tolist()))
     line = {"color": 100 * cloud.accuracy, "colorscale": SCALE}
     data = [{"type": "parcoords", "dimensions": columns, "line": line, "labelangle": 0}]
-    return {"data": data, "layout": {"margin": {"l": 56, "r": 40, "t": 44, "b": 16}}}
+    return {"data": data, "layout": {"margin": {"l": 56, "r": 44, "t": 44, "b": 30}}}
 
 
 def _dots(cloud: Cloud, colour: str, label: str) -> Figure:

@@ -19,7 +19,7 @@ from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
 from dpkit.written import written
 
-ALL = "all"
+ALL, NONE = "all", "none"
 LABELS = {
     "method.noise_multiplier": "noise σ", "method.max_grad_norm": "clip norm C",
     "method.learning_rate": "learning rate η", "method.momentum": "momentum",
@@ -66,9 +66,9 @@ class Explorer(Lesson):
         super().__init__(
             {
                 "sweep": buttons,
-                "colour": Choice(label="Colour by", options=[("nothing", "")]),
-                "by": Choice(label="Compare by", options=[("nothing", "")]),
-                "knob": Choice(label="Show only where", options=[("everything", "")]),
+                "colour": Choice(label="Colour by", options=[("nothing", NONE)]),
+                "by": Choice(label="Compare by", options=[("nothing", NONE)]),
+                "knob": Choice(label="Show only where", options=[("everything", NONE)]),
                 "value": Choice(label="it is", options=[ALL]),
                 "run": Slider(label="Run on the frontier", value=1, low=1, high=2, integer=True,
                               help="Arrow keys walk along the frontier from cheap to dear"),
@@ -90,7 +90,7 @@ class Explorer(Lesson):
     def cloud(self) -> Cloud:
         """The runs that the filter lets through."""
         knob, value = self.value("knob"), self.value("value")
-        if not knob or value == ALL:
+        if knob == NONE or value == ALL:
             return self._all
         return self._all.where(knob, self._all.values(knob)[int(value)])
 
@@ -215,12 +215,12 @@ class Explorer(Lesson):
         """Offer the knobs in which the runs differ."""
         cloud = self._all
         pairs = [(LABELS.get(name, name), name) for name in cloud.varying]
-        self._choice("colour").offer([("nothing", ""), *pairs])
-        self._choice("knob").offer([("everything", ""), *pairs])
+        self._choice("colour").offer([("nothing", NONE), *pairs])
+        self._choice("knob").offer([("everything", NONE), *pairs])
         few = [pair for pair in pairs if len(cloud.values(pair[1])) <= len(figures.COLOURS)]
-        self._choice("by").offer([("nothing", ""), *few])
+        self._choice("by").offer([("nothing", NONE), *few])
         knob = self.value("knob")
-        values = [_text(value) for value in cloud.values(knob)] if knob else []
+        values = [_text(value) for value in cloud.values(knob)] if knob != NONE else []
         self._choice("value").offer([ALL, *((v, str(n)) for n, v in enumerate(values))])
 
     def _choice(self, name: str) -> Choice:
@@ -230,10 +230,10 @@ class Explorer(Lesson):
 
     def _show_all(self, cloud: Cloud) -> None:
         by, colour = self.value("by"), self.value("colour")
-        drawn = figures.plane(cloud, colour, self._chosen, LABELS)
+        drawn = figures.plane(cloud, "" if colour == NONE else colour, self._chosen, LABELS)
         self.plots["plane"].show(drawn, cloud.in_words)
         parts = {"all runs": cloud}
-        if by:
+        if by != NONE:
             label = LABELS.get(by, by)
             parts = {f"{label} {_text(v)}": cloud.where(by, v) for v in cloud.values(by)}
         self.plots["compared"].show(figures.compared(parts), cloud.in_words)
