@@ -12,9 +12,11 @@ from dpkit import accountants, budgets, gradients, mechanisms, methods, samplers
 from dpkit.plan import Plan
 from dpkit.stored import dumps, loads
 from dpkit.training import Step
+from dpkit.votes import VotePlan
 
 EXPORTS: tuple[type, ...] = (
     Plan,
+    VotePlan,
     methods.DPSGD,
     methods.NeuralDP,
     methods.TopAgg,

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import dpkit as dp
+from dpkit.knobs import every_knob
+from dpkit.runs import plan_from_json, plan_to_json
 from dpkit.votes import (
     ClassMeans,
     Discriminator,
@@ -71,6 +73,15 @@ def test_noise_is_solved_for_a_number_of_steps():
     assert "3 teachers" in overlapping.guarantee() and "one teacher" in plan.guarantee()
     assert plan.guarantee(seeded=True).startswith("Teaching run: whoever knows the seed")
     assert plan.guarantee().startswith(f"({dp.plan.round_up(plan.epsilon())}, 1e-05)")
+
+
+def test_a_plan_has_a_stored_form_and_sliders():
+    plan = replace(PUBLISHED, accountant=dp.RDP(), stochastic=0.1, most_steps=7, copies=2)
+    assert plan_from_json(plan_to_json(plan)) == plan
+    for name, declared, _ in every_knob(plan):
+        low, high = declared.slider or (declared.low, declared.high)
+        assert math.isfinite(low) and math.isfinite(high), name
+    assert plan.curve()[-1] == pytest.approx(plan.epsilon()) and len(plan.curve()) == 7
 
 
 @pytest.mark.parametrize(
