@@ -138,7 +138,10 @@ def differences(rows: Mapping[str, Mapping[str, Any]], what: str) -> Figure:
             "hovertemplate": f"%{{x:+.2f}} points, 95% within {low:+.2f} to {high:+.2f}"
                              "<extra></extra>",
         })  # fmt: skip
-    layout = layout_of(what, "", y={
+    ends = [100 * end for row in rows.values() for end in row["interval"]] + [0.0]
+    room = 0.05 * (max(ends) - min(ends))
+    reach = {"range": numbers([min(ends) - room, max(ends) + room]), "zeroline": False}
+    layout = layout_of(what, "", x=reach, y={
         "range": [0.4, len(rows) + 0.6], "tickvals": list(range(len(rows), 0, -1)),
         "ticktext": list(rows), "zeroline": False,
     })  # fmt: skip
