@@ -71,19 +71,16 @@ def test_what_the_notebook_says_of_the_stored_runs_is_so():
     assert 0.94 < accuracy[2.0, "layers"] < 0.95 and 0.965 < accuracy[8.0, "layers"] < 0.97
     for epsilon in (0.5, 2.0):
         assert accuracy[epsilon, "together"] > accuracy[epsilon, "layers"]
-    assert accuracy[0.5, "tuned"] > accuracy[0.5, "together"]
-    assert accuracy[2.0, "tuned"] < accuracy[2.0, "together"] and accuracy[8.0, "tuned"] >= 0.97
+    assert abs(accuracy[8.0, "together"] - accuracy[8.0, "layers"]) < 0.002, "nothing at sigma 2"
+    assert accuracy[0.5, "tuned"] >= 0.90 and accuracy[2.0, "tuned"] >= 0.95, "as in the paper"
 
 
 def test_what_is_tuned_was_chosen_on_training_records():
-    choice = abadi_stored.stored().found.get("choice")
-    if choice is None:
-        assert not any(run["variant"] == "tuned" for run in abadi_stored.stored().found["runs"])
-        return
-    best = max(choice, key=lambda name: choice[name])
-    said = [float(number) for number in re.findall(r"[\d.]+(?=,|$)", best)]
-    tuned = abadi.TUNED
-    assert said == [tuned["max_grad_norm"], tuned["averaging"], tuned["learning_rate"]]
+    choice = abadi_stored.stored().found["choice"]
+    for row in abadi.ROWS:
+        tried = [one for one in choice if one["epsilon"] == row.epsilon]
+        best = max(tried, key=lambda one: one["accuracy"])
+        assert len(tried) > 1 and best["settings"] == abadi.TUNED[row.epsilon]
 
 
 def test_the_file_is_small_and_shipped():
