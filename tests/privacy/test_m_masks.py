@@ -11,6 +11,7 @@ import torch
 
 import dpkit as dp
 from dpkit.gradients import SGD, Adam, Engine
+from dpkit.gradients.linear import SparseOuter
 from dpkit.methods import Freeze, Magnitude, Mask, PublicGradient, Random, Select
 from dpkit.schedules import at
 from tests.privacy import cases
@@ -240,3 +241,24 @@ def test_every_layer_on_a_support_is_its_rows_on_it(layer, kept, dtype):
     assert torch.allclose(found.total, rows.total, rtol=tolerance, atol=tolerance)
     views = engine.transformed_sum(*batch, lambda rows: rows, 0.7, mask=mask)
     assert torch.allclose(views.total, rows.total, rtol=tolerance, atol=tolerance)
+
+
+def test_a_wide_layer_with_few_weights_is_clipped_by_sparse_products():
+    """The path that narrow layers never take, with records that are no numbers and giant ones."""
+    wide = torch.nn.Sequential(torch.nn.Linear(6, 300), torch.nn.ReLU(), torch.nn.Linear(300, 3))
+    engine = Engine(wide.double(), torch.nn.functional.cross_entropy)
+    inputs, targets = NET.records(RECORDS, 3)
+    inputs[2], inputs[4] = float("nan"), 1e6
+    mask = torch.rand(engine.size, generator=torch.Generator().manual_seed(1)) < 0.1
+    made, original = [], SparseOuter.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            SparseOuter, "__init__", lambda self, *a: (made.append(1), original(self, *a))[1]
+        )
+        found = engine.clipped_sum(inputs, targets, 0.7, mask)
+    rows = engine.transformed_sum(inputs, targets, lambda rows: rows * mask, 0.7)
+    assert made and found.skipped == rows.skipped == 1
+    assert torch.allclose(found.total, rows.total, rtol=1e-9, atol=1e-12)
+    keep = torch.arange(RECORDS) != 4
+    moved = found.total - engine.clipped_sum(inputs[keep], targets[keep], 0.7, mask).total
+    assert 0 < float(moved.norm()) <= 0.7 * (1 + 1e-9)
