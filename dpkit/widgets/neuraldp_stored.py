@@ -70,7 +70,11 @@ class ComparisonPanel(Lesson):
         options = [(title, key) for key, title in TITLES.items()]
         super().__init__(
             {"data": Choice(label="Data", options=options)},
-            {"bought": LivePlot(height=420, title="Accuracy at one price, five seeds")},
+            {
+                "bought": LivePlot(
+                    height=420, title="Accuracy at one price: mean and deviation over seeds"
+                )
+            },
             table=self.table,
             wide=("bought",),
         )
