@@ -146,7 +146,7 @@ def _(stack):
     rdp.log_moments.cache_clear()
 
 
-@mutant("calibration overshoots", "a bisection that returns its cheap side", "e", True)
+@mutant("calibration overshoots", "a bisection that returns its cheap side", "e")
 def _(stack):
     original = calibration.solve_scale
 

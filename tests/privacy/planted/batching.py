@@ -94,7 +94,7 @@ def _(stack):
     put(stack, dp.Shuffle, "charge", charge)
 
 
-@mutant("overlapping shards", "teachers that share records", "d", True)
+@mutant("overlapping shards", "teachers that share records", "d")
 def _(stack):
     def batches(self, num_examples, rng):
         size = num_examples // self.shards

@@ -43,7 +43,7 @@ def _(stack):
     put(stack, checkpoint.Keeper, "_after_loss", lambda self, held: int(held["done"]))
 
 
-@mutant("paid when the step is done", "the spend reaches the disk after the noise", "k", True)
+@mutant("paid when the step is done", "the spend reaches the disk after the noise", "k")
 def _(stack):
     def before(self, run, model, step):
         if step >= self.paid:

@@ -37,7 +37,7 @@ def _(stack):
     by_rows(stack, lambda e, rows, c: rows * min(1.0, c / max(float(rows.mean(0).norm()), 1e-30)))
 
 
-@mutant("per-tensor clip with one C", "each layer clipped to C, noise for one C", "ag", True)
+@mutant("per-tensor clip with one C", "each layer clipped to C, noise for one C", "ag")
 def _(stack):
     def change(engine, rows, c):
         parts = [rows[:, place] for place in engine.slices.values()]
@@ -56,7 +56,7 @@ def _(stack):
     by_rows(stack, lambda e, rows, c: scaled(rows, rows.abs().amax(1), c))
 
 
-@mutant("norm without biases", "the norm over part of the parameters", "ag", True)
+@mutant("norm without biases", "the norm over part of the parameters", "ag")
 def _(stack):
     def change(engine, rows, c):
         square = sum(rows[:, place].square().sum(1)

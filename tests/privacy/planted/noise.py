@@ -57,7 +57,7 @@ def _(stack):
     redrawn(stack, lambda z, m, c, t: z / math.sqrt(2))
 
 
-@mutant("same noise each step", "a random key used twice", "b", True)
+@mutant("same noise each step", "a random key used twice", "b")
 def _(stack):
     original = dp.Gaussian.draw
 

@@ -106,7 +106,7 @@ def _(stack):
     put(stack, running._Run, "_released", released)
 
 
-@mutant("one charge for B images", "a generator step charged as one aggregation", "v", True)
+@mutant("one charge for B images", "a generator step charged as one aggregation", "v")
 def _(stack):
     put(stack, VotePlan, "entries", lambda self, steps=1: [(self.charged, steps)])
 
