@@ -31,8 +31,15 @@ from dpkit.datasets import Dataset
 
 HOME = Path(abadi.__file__).parent / "widgets" / "abadi.json"
 POINTS, EYED = 36, 10_000
-HELD_OUT, TUNING = 5_000, 1_500
-GRID = ((4, 0, 0.1), (1, 0.998, 0.4), (1, 0.998, 1.6), (0.5, 0.998, 1.6), (0.25, 0.998, 3.2))
+HELD_OUT = 5_000
+SHORT = (0.25, 0.998, 3.2, 1.664, 10)
+"""Clip norm, averaging, learning rate at the start and after its fall, epochs to fall (0: all)."""
+GRIDS: dict[float, tuple[tuple[float, ...], ...]] = {
+    0.5: (SHORT, (1, 0.998, 0.4, 0.005, 0)),
+    2.0: ((4, 0, 0.2, 0.0025, 0), (2, 0.998, 0.4, 0.005, 0), (1, 0.998, 0.4, 0.005, 0),
+          (1, 0.998, 0.8, 0.01, 0)),
+    8.0: (SHORT, (1, 0.998, 0.4, 0.005, 0)),
+}  # fmt: skip
 PRICE, EPOCHS, RATE = 2.0, 5, 0.05
 SWEEPS: dict[str, tuple[float, ...]] = {
     "lot": (150, 300, 600, 1200, 2400, 6000),
@@ -131,28 +138,25 @@ def choice(data: Dataset, found: dict[str, Any], options: argparse.Namespace) ->
     """
     order = torch.randperm(data.num_examples, generator=torch.Generator().manual_seed(5))
     held, kept = order[:HELD_OUT], order[HELD_OUT:]
-    result = found.setdefault("choice", {})
-    for name, settings in choices():
-        if name not in result:
-            split = replace(
-                data, inputs=data.inputs[kept], targets=data.targets[kept],
-                test_inputs=data.inputs[held], test_targets=data.targets[held],
-            )  # fmt: skip
-            experiment = abadi.Experiment.of(abadi.ROWS[0], "together")
-            experiment = replace(experiment, lot=round(len(kept) / 100), **settings)
-            *_, (_, accuracy, _) = trained(experiment, split, TUNING, options.seeds[0], set())
-            result[name] = accuracy
-            yield
-
-
-def choices() -> Iterator[tuple[str, dict[str, float]]]:
-    """What is compared at noise 8: a name, and the settings."""
-    for clip, share, rate in GRID:
-        settings = {
-            "max_grad_norm": clip, "averaging": share, "learning_rate": rate,
-            "last_rate": 0.52 * rate,
-        }  # fmt: skip
-        yield f"clip norm {clip:g}, averaging {share:g}, learning rate {rate:g}", settings
+    split = replace(
+        data, inputs=data.inputs[kept], targets=data.targets[kept],
+        test_inputs=data.inputs[held], test_targets=data.targets[held],
+    )  # fmt: skip
+    found.setdefault("choice", [])
+    known = {(one["epsilon"], *one["settings"].values()) for one in found["choice"]}
+    for row in abadi.ROWS:
+        for values in GRIDS[row.epsilon]:
+            wanted = not options.rows or row.epsilon in options.rows
+            if wanted and (row.epsilon, *values) not in known:
+                settings = dict(zip(abadi.TUNED[row.epsilon], values, strict=True))
+                experiment = abadi.Experiment.of(row, "together")
+                experiment = replace(experiment, lot=round(len(kept) / 100), **settings)
+                steps = experiment.length(row.epsilon, len(kept))
+                *_, (_, right, _) = trained(experiment, split, steps, options.seeds[0], set())
+                found["choice"].append(
+                    {"epsilon": row.epsilon, "settings": settings, "accuracy": right}
+                )
+                yield
 
 
 def conditions(data: Dataset) -> dict[str, Any]:
@@ -187,7 +191,8 @@ def main() -> None:
     for part in options.parts:
         for _ in parts[part](data, found, options):
             options.json.write_text(json.dumps(found, separators=(",", ":")) + "\n")
-            last = found["runs"][-1] if part == "table" else found[part]
+            last = found["sweeps"] if part == "sweeps" else found[
+                {"table": "runs"}.get(part, part)][-1]  # fmt: skip
             shown = {k: v for k, v in last.items() if k != "curve"}
             print(part, json.dumps(shown), flush=True)
 
