@@ -70,6 +70,11 @@ class Noise:
             raise ValueError(
                 f"std (standard deviation of the noise) must lie in [0, infinity), got {std}."
             )
+        if total.element_size() < 4 or not total.is_floating_point():
+            raise ValueError(
+                f"total (what the noise is added to) must hold float32 or float64 numbers, got "
+                f"{total.dtype}: coarser ones would round the noise."
+            )
         if std > 0 and total.numel():
             flat = total.view(-1)
             if total.device.type == "cpu":

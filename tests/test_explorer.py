@@ -93,6 +93,20 @@ def test_the_cost_of_looking_at_all_runs_is_their_composition(panel):
     assert f"ε = {dp.plan.round_up(together)} at" in panel.cost.text
 
 
+def test_the_cost_counts_what_failed_and_what_is_not_shown(file):
+    from tests import sweeps
+
+    with pytest.warns(UserWarning, match="set aside after 4 failures"):
+        list(sweep(PLAN, published, sweeps.failing, seeds=(0, 1), store=file, executor=Here()))
+    panel = Explorer(file)
+    assert len(panel.cloud) == 1 and "5 attempts at 2 runs" in panel.cost.text
+    panel.close()
+    with Store(file) as store:
+        panel = Explorer(list(store.records("finished")))
+    assert "if each run was made once" in panel.cost.text
+    panel.close()
+
+
 def test_a_store_is_opened_by_its_path(file):
     list(sweep(PLAN, published, linear, store=file, executor=Here()))
     with Store(file) as store:

@@ -122,6 +122,45 @@ def test_models_that_differ_in_their_weights_alone_are_told_apart():
     assert sweeping.tasks.name_of(wide) != sweeping.tasks.name_of(dp.zoo.mlp)
 
 
+def with_test(shift):
+    from dataclasses import replace
+
+    data = published()
+    return replace(data, test_inputs=data.test_inputs + shift, public_inputs=data.inputs[:shift],
+                   public_targets=data.targets[:shift])  # fmt: skip
+
+
+def test_other_public_records_and_other_flags_are_another_run(file):
+    kept = {ended(PLAN, partial(with_test, shift), linear, store=file)[0].key for shift in (0, 1)}
+    assert len(kept) == 2
+    plain, frozen, resting = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    for other in (frozen, resting):
+        other.load_state_dict(plain.state_dict())
+    frozen.bias.requires_grad_(False)
+    resting.eval()
+    steep = [torch.nn.LeakyReLU(slope) for slope in (0.1, 0.2)]
+    names = [sweeping.tasks.name_of(one) for one in (plain, frozen, resting, *steep)]
+    assert len(set(names)) == 5
+    wide = [partial(dp.zoo.mlp, hidden=tuple([9] * 500 + [n])) for n in (1, 2)]
+    assert len({sweeping.tasks.name_of(one) for one in wide}) == 2
+
+
+def test_an_estimate_is_shown_at_its_bound(file):
+    plan = dp.Plan(dp.DPSGD(0.6), dp.Poisson(0.02, 60), 1e-4, accountant=dp.GDP())
+    (record,) = ended(plan, published, linear, store=file)
+    bound = dp.PLD().epsilon(plan.ledger(), plan.delta)
+    assert record.epsilon == bound > 1.05 * plan.epsilon()
+    assert export.point(record).epsilon == bound
+
+
+def test_a_key_of_a_store_is_whole_or_refused(file):
+    with Store(file) as store:
+        assert len(store.secret) == 32
+    file.with_name("runs.sqlite.key").write_bytes(b"")
+    with Store(file) as store, pytest.raises(ValueError, match="no key of a store"):
+        _ = store.secret
+
+
 def test_secret_runs_are_made_as_often_as_asked_and_differ(file):
     made = ended(PLAN, published, linear, seeds=(None, None), store=file)
     assert len({record.key for record in made}) == 2
@@ -472,8 +511,10 @@ def test_other_records_have_a_total_of_their_own(file):
     ended(PLAN, published, linear, store=file)
     ended(PLAN, partial(records, 90), linear, store=file)
     with Store(file) as store:
-        assert total(store).runs == 1
         assert total(store, published().fingerprint).epsilon == pytest.approx(PLAN.epsilon())
+        both = total(store)
+        assert both.sets == 2 and both.epsilon > 1.2 * PLAN.epsilon(), "sets may share a record"
+        assert "on 2 data sets" in both.sentence and "in all of them" in both.sentence
 
 
 def test_parquet_holds_the_same_table(file, tmp_path):

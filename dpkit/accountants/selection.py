@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from dpkit.accountants.base import checked_delta
 from dpkit.accountants.rdp import ORDERS, composed, directions, to_epsilon
@@ -23,9 +24,10 @@ class BestOfRandom:
     chances, from a list that was fixed beforehand.
 
     *Guarantee*
-    - an upper bound on epsilon of releasing the best run, however "best" is judged by the records;
-    - it is nothing for those who look at more than one run, or who choose their number: they pay
-      for all.
+    - an upper bound on epsilon of releasing the best run, if "best" is judged by what the runs
+      release, by public records, or by a noisy score that is charged in the ledgers;
+    - it is nothing where an exact look at private records judges, and nothing for those who look
+      at more than one run, or who choose their number: they pay for all.
 
     *Source*: Papernot and Steinke 2022, "Hyperparameter tuning with Renyi differential privacy",
     theorem 2.
@@ -63,9 +65,8 @@ class BestOfRandom:
             return 1
         if self.shape == 0:
             return int(rng.logseries(1 - self.gamma))
-        while not (runs := rng.negative_binomial(self.shape, self.gamma)):
-            pass  # truncated: at least one
-        return int(runs)
+        some = -math.expm1(self.shape * math.log(self.gamma))  # P(K > 0) before truncation
+        return max(1, int(stats.nbinom.isf(some * rng.random(), self.shape, self.gamma)))
 
     def epsilon(self, ledgers: Sequence[Ledger], delta: float) -> float:
         """Epsilon of the best of K runs, each by one of the plans with these ledgers."""

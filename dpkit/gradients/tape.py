@@ -122,7 +122,8 @@ class Taped:
         with torch.enable_grad(), self._listening(calls, mask):
             losses = self.loss(self.model(inputs), targets)
             edges = [call.edge for call in calls]
-            grads = torch.autograd.grad(losses.sum(), edges, allow_unused=True)
+            asked = (losses.sum(), edges)
+            grads = torch.autograd.grad(*asked, allow_unused=True) if edges else ()
         found: list[list[tuple[Call, Tensor]]] = [[] for _ in self.units]
         for call, grad in zip(calls, grads, strict=True):
             if grad is not None:
@@ -136,7 +137,8 @@ class Taped:
         units = [u for u in self.units if mask is None or mask.touches(u.places)]
         kernels = [kernel for unit in units for kernel in unit.kernels]
         handles = [k.module.register_forward_hook(_listener(k, calls)) for k in kernels]
-        replaced = [k for k in kernels if isinstance(k, InProjection)]
+        every = [kernel for unit in self.units for kernel in unit.kernels]
+        replaced = [k for k in every if isinstance(k, InProjection)]  # or out_proj is not heard
         for kernel in replaced:
             kernel.host.forward = kernel.forward
         try:

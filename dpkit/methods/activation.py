@@ -43,6 +43,8 @@ class PrivateActivation(nn.Module):
     def bounded(self, activation: Tensor) -> tuple[Tensor, Tensor]:
         """The bounded rows (B, d), and the norms (B,) that they had, which are not private."""
         rows = activation.flatten(1)
+        if rows.dtype != torch.float64:
+            rows = rows.float()  # halves would round a row beyond C, whole numbers to zero
         if self.centre is not None:
             rows = rows - self.centre
         return bounded(rows, float(self.max_norm), bool(self.normalises))

@@ -74,15 +74,10 @@ class NeuralDPStepper:
         self, step: int, batch: Batch, releases: tuple[Release, ...], generator: Noise
     ) -> Peek:
         """Release what is due, of all records; then one plain step of the head on the batch."""
+        self._check_kept(releases)
         if releases or self._norms is None:
             rows, self._norms = self._bounded(batch.everyone[0])
             self._release(rows, batch.everyone[1], releases, generator)
-        if "rows" not in self._kept:
-            raise Refused(
-                "The noisy activations that this run paid for were lost when it was interrupted, "
-                "and drawing them again would be a release that nobody paid for: start a new run "
-                "with a checkpoint of its own, and count this one as spent."
-            )
         held = self._kept["rows"], self._kept["labels"], self._norms
         rows, labels, norms = (values.index_select(0, batch.who) for values in held)
         loss = self._descend(step, rows, labels) if len(rows) else float("nan")
@@ -124,12 +119,25 @@ class NeuralDPStepper:
         self, rows: Tensor, targets: Tensor, releases: Sequence[Release], generator: Noise
     ) -> None:
         """Draw each release on all records, and keep what comes out."""
-        self._kept.setdefault("labels", targets)
+        if self.method.labels is None:
+            self._kept["labels"] = targets
         for release in releases:
             if isinstance(release.mechanism, RandomisedResponse):
                 self._kept["labels"] = release.mechanism.draw(targets.clone(), 1.0, generator)
             else:
                 self._kept["rows"] = release.mechanism.draw(rows, self.method.max_norm, generator)
+
+    def _check_kept(self, releases: Sequence[Release]) -> None:
+        """Refuse to go on without what was paid for: what is lost is not drawn, or used raw."""
+        answers = [isinstance(release.mechanism, RandomisedResponse) for release in releases]
+        rows = "rows" in self._kept or not all(answers)
+        labels = "labels" in self._kept or self.method.labels is None or any(answers)
+        if not (rows and labels):
+            raise Refused(
+                "The noisy activations or labels that this run paid for were lost when it was "
+                "interrupted, and drawing them again would be a release that nobody paid for: "
+                "start a new run with a checkpoint of its own, and count this one as spent."
+            )
 
     def _descend(self, step: int, rows: Tensor, labels: Tensor) -> float:
         """A step down the mean loss of the batch; its loss before."""

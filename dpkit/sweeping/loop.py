@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
 from dpkit import __version__
+from dpkit.accountants import PLD
 from dpkit.knobs import Knob
 from dpkit.plan import Plan
 from dpkit.runs import plan_to_json
@@ -28,6 +29,7 @@ from dpkit.sweeping.tasks import (
     Work,
     check_travels,
     dataset_of,
+    digest,
     name_of,
 )
 from dpkit.sweeping.workers import Borrowed, Workers
@@ -75,7 +77,8 @@ class Sweep(Iterator[Record]):
     """A sweep under way: ask for the next finished run; stop by `close` or by leaving the loop.
 
     `total` runs were asked for, `finished` of them are done, `set_aside` were given up or refused;
-    `seconds_left` is a guess from those that were made here. `paid` counts the attempts of each run.
+    `seconds_left` is a guess from those that were made here. `paid` counts
+    the attempts of each run.
     """
 
     def __init__(
@@ -96,8 +99,13 @@ class Sweep(Iterator[Record]):
         self.store = store if isinstance(store, Store) else Store(store)
         records = dataset_of(data)
         fingerprint = records.fingerprint if records.published else records.keyed(self.store.secret)
-        work = Work(data, model, fingerprint, device, evaluate_every)
         self._about = {"data": records.name, "fingerprint": fingerprint, "model": name_of(model)}
+        self._splits = [
+            digest(records.test_inputs, records.test_targets),
+            digest(records.public_inputs, records.public_targets),
+        ]
+        content = f"{fingerprint} {' '.join(self._splits)}"
+        work = Work(data, model, fingerprint, content, device, evaluate_every)
         check_travels("data", data)
         check_travels("model", model)
         self._workers = Borrowed(work, executor) if executor else Workers(work, workers)
@@ -171,6 +179,7 @@ class Sweep(Iterator[Record]):
             for number, seed in enumerate(seeds):
                 again = seeds[:number].count(None) if seed is None else 0
                 content = [text or repr(point.settings), seed, again, every, *self._about.values()]
+                content += self._splits
                 key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
                 if key in tasks:
                     continue
@@ -253,9 +262,16 @@ def _priced(point: Point) -> tuple[str | None, float | None, str | None]:
     if point.plan is None:
         return None, None, point.error
     try:
-        return plan_to_json(point.plan), point.plan.epsilon(), None
+        return plan_to_json(point.plan), promised(point.plan), None
     except (ValueError, TypeError) as error:
         return None, None, str(error)
+
+
+def promised(plan: Plan) -> float:
+    """The plan's price; PLD's where its own accountant gives but an estimate."""
+    if plan.accountant.is_bound:
+        return plan.epsilon()
+    return PLD().epsilon(plan.ledger(), plan.delta)
 
 
 def _named(point: Point) -> str:

@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,8 @@ from dpkit.runs import Run, plan_from_json
 
 VERSION = 1
 _MARK = 0x64706B74  # "dpkt": what tells our files from others
-_BUSY = 60.0
-"""Seconds to wait for another process that writes to the same store."""
+_KEY, _BUSY = 32, 60.0
+"""Bytes of a key; seconds to wait for another process that writes to the same store."""
 _TABLES = """
 CREATE TABLE runs (
     key TEXT PRIMARY KEY, place INTEGER NOT NULL, state TEXT NOT NULL, plan TEXT, settings TEXT,
@@ -118,12 +118,17 @@ class Store:
         Whoever has store and key can test a guess of the records: share the store without it.
         """
         file = self.path.with_name(self.path.name + ".key")
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return file.read_bytes()
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(key := secrets.token_bytes(32))
+        if not file.exists():
+            part = file.with_name(f"{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as opened:
+                opened.write(secrets.token_bytes(_KEY))
+                opened.flush()
+                os.fsync(opened.fileno())
+            with suppress(FileExistsError):
+                os.link(part, file)  # whole or not at all, and the first one stays
+            part.unlink()
+        if len(key := file.read_bytes()) != _KEY:
+            raise ValueError(f"{file} is no key of a store: it must hold {_KEY} bytes.")
         return key
 
     def add(self, entries: Sequence[dict[str, Any]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import json
 import pickle
 import sys
 import threading
@@ -19,7 +18,7 @@ from dpkit.spending import price
 from dpkit.training import Step, train
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from dpkit.datasets import Dataset
 
@@ -39,15 +38,17 @@ class Work:
     data: Data
     model: Model
     fingerprint: str
+    content: str
+    """A digest of all splits."""
     device: str | None = None
     evaluate_every: int | None = None
 
     def dataset(self) -> Dataset:
         """The records, read once in each process."""
-        if self.fingerprint not in _loaded:
+        if self.content not in _loaded:
             _loaded.clear()
-            _loaded[self.fingerprint] = dataset_of(self.data)
-        return _loaded[self.fingerprint]
+            _loaded[self.content] = dataset_of(self.data)
+        return _loaded[self.content]
 
 
 @dataclass(frozen=True)
@@ -139,14 +140,9 @@ def name_of(model: Model) -> str:
     from torch import nn
 
     if isinstance(model, nn.Module):
-        digest = hashlib.sha256(repr(model).encode())
-        for name, tensor in model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return f"{type(model).__name__} {digest.hexdigest()[:16]}"
+        return f"{type(model).__name__} {_held(model)}"
     if isinstance(model, functools.partial):
-        settings = json.dumps([model.args, sorted(model.keywords.items())], default=repr)
-        return f"{name_of(model.func)} {settings}"
+        return f"{name_of(model.func)} {_pickled((model.args, sorted(model.keywords.items())))}"
     name = getattr(model, "__qualname__", "")
     home = sys.modules.get(getattr(model, "__module__", None) or "")
     notebook = home is not None and home.__name__ == "__main__" and not hasattr(home, "__file__")
@@ -156,6 +152,35 @@ def name_of(model: Model) -> str:
             f"of a module, so that workers can import it, got {model!r}; move it into a file."
         )
     return f"{model.__module__}.{name} {_source(model)}"
+
+
+def digest(*tensors: Tensor) -> str:
+    """A digest of public tensors."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(repr(tuple(tensor.shape)).encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _held(model: nn.Module) -> str:
+    """A digest of a model's layers, plain attributes, flags and weights."""
+    found = hashlib.sha256(repr(model).encode())
+    plain = (int, float, str, tuple, type(None))
+    for name, module in model.named_modules():
+        about = [(key, value) for key, value in vars(module).items() if isinstance(value, plain)]
+        found.update(f"{name} {type(module).__qualname__} {sorted(about, key=str)}".encode())
+    for name, parameter in model.named_parameters():
+        found.update(f"{name} {parameter.requires_grad}".encode())
+    for name, tensor in model.state_dict().items():
+        found.update(f"{name} {digest(tensor)}".encode())
+    return found.hexdigest()[:16]
+
+
+def _pickled(value: Any) -> str:
+    """A digest of the arguments that a factory was given."""
+    check_travels("model", value)
+    return hashlib.sha256(pickle.dumps(value, protocol=4)).hexdigest()[:16]
 
 
 def _source(model: Any) -> str:

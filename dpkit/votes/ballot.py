@@ -14,8 +14,8 @@ def votes(
     """Each row's k largest coordinates as +1 or -1, all others 0.
 
     With `stochastic` b the sign is +1 with probability clip(1/2 + g/(2b), 0, 1), decided by
-    `chance`, uniform numbers of the same shape. A row that is not finite abstains, and so does a
-    coordinate that is exactly zero under plain signs.
+    `chance`, uniform numbers of the same shape. A row that is not finite, or zero throughout,
+    abstains, and so does a coordinate that is exactly zero under plain signs.
 
     *Guarantee*: at most k entries of a row differ from 0, and those are of size 1.
 
@@ -32,7 +32,8 @@ def votes(
     else:
         assert chance is not None
         positive = chance.gather(-1, places) < (0.5 + chosen / (2 * stochastic))
-        signs = torch.where(finite, positive.to(chosen.dtype) * 2 - 1, 0.0)
+        tells = (clean != 0).any(-1, keepdim=True)  # a row that is not finite is zeros by now
+        signs = torch.where(tells, positive.to(chosen.dtype) * 2 - 1, 0.0)
     return torch.zeros_like(clean).scatter_(-1, places, signs)
 
 

@@ -197,8 +197,9 @@ class ClassMeans:
         """Noisy class means (classes, d): one release each time it is called."""
         finite = torch.isfinite(records).all(1, keepdim=True)
         rows = torch.where(finite, records, 0.0)
-        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        rows = rows * (self.max_norm / norms.clamp_min(1e-30)).clamp_max(1.0)
+        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+        shrunk = (self.max_norm / norms.clamp_min(1e-300)).clamp_max(1.0)
+        rows = (rows.double() * shrunk).to(rows.dtype)
         rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, 0.0)
         sums = torch.zeros(classes, records.shape[1]).index_add_(0, labels, rows)
         noisy = self.release.mechanism.draw(sums, self.max_norm, Noise(seed))

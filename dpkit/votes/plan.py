@@ -21,7 +21,7 @@ RELATION = Neighbours.REPLACE_ONE
 
 So the charge is that of a replacement, whichever of the three relations is asked about.
 """
-_UNBOUNDED = 2**40
+_UNBOUNDED, MOST_SHOWN = 2**40, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,11 @@ class VotePlan:
 
     def curve(self) -> NDArray[np.float64]:
         """Epsilon after each generator step, `(steps,)`."""
+        if self.steps > MOST_SHOWN:
+            raise ValueError(
+                f"most_steps (a bound on the generator's steps) must be at most {MOST_SHOWN:,} for "
+                f"a curve, but this plan affords {self.steps:,}: set it, or use less noise."
+            )
         counts = self.images * np.arange(1, self.steps + 1)[:, None]
         return self.accountant.curve((self.charged,), counts, self.delta)
 

@@ -13,7 +13,7 @@ from dpkit.figures import sweeps as figures
 from dpkit.figures.sweeps import Cloud, Point
 from dpkit.plan import round_up
 from dpkit.sweeping import Record, Store, Sweep, export
-from dpkit.sweeping.composition import composed
+from dpkit.sweeping.composition import composed, total
 from dpkit.widgets.controls import Buttons, Choice, Code, Note, Progress, Slider, guarded
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
@@ -51,6 +51,7 @@ class Explorer(Lesson):
         self._adding = threading.RLock()
         self._stop = threading.Event()
         self._maker: threading.Thread | None = None
+        self._file = _file(source)
         for record in _finished(source):
             self._add(record)
         self.progress = Progress(label="Runs")
@@ -128,9 +129,9 @@ class Explorer(Lesson):
         names = cloud.varying[:_MOST_AXES]
         drawn = figures.parallel(cloud, names, LABELS)
         yield lambda: self._show_knobs(drawn, names)
-        if len(self._all) != self._priced:
-            priced, said = len(self._all), self._cost()
-            yield lambda: self._show_cost(said, priced)
+        if (known := self._attempts()) != self._priced:
+            said = self._cost()
+            yield lambda: self._show_cost(said, known)
 
     def start(self) -> bool:
         """Make the sweep's runs on a thread of their own; False if that is going on."""
@@ -244,7 +245,8 @@ class Explorer(Lesson):
 
     def _show_run(self, record: Record) -> None:
         run = record.run
-        ends = f"{record.accuracy:.1%} at ε {round_up(record.plan.epsilon())}"
+        assert record.epsilon is not None
+        ends = f"{record.accuracy:.1%} at ε {round_up(record.epsilon)}"
         self.plots["accuracy"].show(curves.accuracy([run]), f"{ends} after {run.done:,} steps")
         self.plots["epsilon"].show(curves.epsilon(record.plan.curve(), [run]), ends)
         self.promise.show(f"**The selected run** (seed {record.seed}): {run.guarantee}")
@@ -273,29 +275,48 @@ class Explorer(Lesson):
             records = list(self._records.values())
         if not records:
             return ""
-        found = composed(records, self.sweep.paid if self.sweep else {})
+        if self._file is None:
+            found = composed(records, {})
+            return f"**What this picture costs**, if each run was made once. {found.sentence}"
+        with Store(self._file) as store:
+            found = total(store)
         return f"**What this picture costs.** {found.sentence}"
+
+    def _attempts(self) -> int:
+        """How many were paid for, shown or not."""
+        if self._file is None:
+            return len(self._all)
+        with Store(self._file) as store:
+            return store.attempts
 
 
 def python(record: Record) -> str:
-    """The lines that make a run again."""
+    """The lines that make a run again; a comment stands where only its maker knows how."""
     try:
         plan = written(record.plan)
     except ValueError:
-        plan = f"runs.plan_from_json({record.plan_json!r})"
-    name = record.model.partition(" ")[0]
-    model = name.removeprefix("dpkit.") if name.startswith("dpkit.zoo.") else name
-    made = (
-        f"dp.{model}(data, {record.seed!r})" if model != name else f"{model}(data, {record.seed!r})"
-    )
+        plan = f"dpkit.runs.plan_from_json({record.plan_json!r})"
+    name, _, rest = record.model.partition(" ")
+    ours = name.startswith("dpkit.zoo.") and " " not in rest
+    model = f"dp.{name.removeprefix('dpkit.')}(data, {record.seed!r})" if ours else "your_model"
+    note = "" if ours else f"your_model = ...  # {record.model}\n"
     return (
         "import dpkit as dp\n"
-        f"data = dp.datasets.load({record.data!r})\n"
-        f"plan = {plan}\n"
-        f"for step in dp.train({made}, data, plan, seed={record.seed!r}):\n"
+        f"data = dp.datasets.load({record.data!r})  # as it was loaded: "
+        f"{record.run.num_examples:,} training records\n"
+        f"plan = {plan}\n{note}"
+        f"for step in dp.train({model}, data, plan, seed={record.seed!r}):\n"
         "    if step.peek.accuracy is not None:\n"
         "        print(step.step, step.epsilon, step.peek.accuracy)\n"
     )
+
+
+def _file(source: Any) -> Path | None:
+    """The store's file, in which every attempt stands."""
+    if isinstance(source, str | Path):
+        return Path(source)
+    store = source.store if isinstance(source, Sweep) else source
+    return store.path if isinstance(store, Store) else None
 
 
 def _finished(source: Any) -> list[Record]:

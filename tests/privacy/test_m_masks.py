@@ -262,3 +262,18 @@ def test_a_wide_layer_with_few_weights_is_clipped_by_sparse_products():
     keep = torch.arange(RECORDS) != 4
     moved = found.total - engine.clipped_sum(inputs[keep], targets[keep], 0.7, mask).total
     assert 0 < float(moved.norm()) <= 0.7 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("kept", ["attend.out_proj", "attend.out_proj.weight", "head", "table"])
+def test_attention_on_a_part_of_its_weights_is_the_whole_sums_part(kept):
+    """A. Without a clip, the sum on a support is that of all weights, cut out."""
+    layer = next(layer for layer in cases.LAYERS if layer.name == "multi-head attention")
+    inputs, targets = layer.records(20, 0)
+    engine = Engine(layer.model(), torch.nn.functional.cross_entropy)
+    mask = torch.zeros(engine.size, dtype=torch.bool)
+    for name, place in engine.slices.items():
+        mask[place] = name == kept or name.startswith(f"{kept}.")
+    assert mask.any()
+    whole = engine.clipped_sum(inputs, targets, 1e9).total.clone()
+    part = engine.clipped_sum(inputs, targets, 1e9, mask).total
+    assert torch.allclose(part, whole * mask, atol=1e-12) and float(part.norm()) > 0

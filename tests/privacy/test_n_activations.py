@@ -311,6 +311,36 @@ def test_a_release_that_was_lost_is_not_drawn_again_unpaid(tmp_path, monkeypatch
     assert not rest.draws
 
 
+def test_labels_that_were_lost_are_not_replaced_by_raw_ones(tmp_path, monkeypatch):
+    """K. Killed in the very first step, resumed where a fresh release of activations is due."""
+    path = tmp_path / "run.pt"
+    monkeypatch.setattr(training._Run, "_kept_at_once", lambda self, done, released: None)
+    method = dp.NeuralDP(
+        1.3, 0.7, 0.2, release="each epoch", steps_per_epoch=3,
+        labels=dp.RandomisedResponse(1.0, 3),
+    )  # fmt: skip
+    plan, log = interrupted(path, method, 1)
+    assert len(log.draws) == 2 and checkpoints.read(path).paid == 6
+    rest = Recording()
+    with (
+        listening(rest),
+        pytest.warns(UserWarning, match="interrupted"),
+        pytest.raises(dp.Refused, match="lost when it was interrupted"),
+    ):
+        list(dp.train(model_of(), smuggled(*data_of()), plan, checkpoint=path))
+    assert not rest.draws
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+def test_coarse_activations_keep_the_bound(dtype):
+    """A. Halves would round a row beyond C, whole numbers to zero."""
+    rows = (1000 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0))).to(dtype)
+    found, _ = PrivateActivation().bounded(rows)
+    norms = found.double().norm(dim=1)
+    assert found.dtype == torch.float32 and float(norms.max()) <= 1 + 1e-6
+    assert float(norms.min()) >= 1 - 1e-6
+
+
 def test_another_kind_of_release_is_another_plan(tmp_path):
     path = tmp_path / "run.pt"
     interrupted(path, ONCE, 2)
