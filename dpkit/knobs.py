@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 _META = "dpkit.knob"
+_HUGE = 1e300  # what is beyond is looked at closely: an int may be more than a float can hold
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,13 @@ def _declared(kind: Any) -> dict[str, Knob]:
 def _ranges(kind: Any) -> list[tuple[str, Knob, float, float, tuple[type, ...]]]:
     """What `check_knobs` asks, ready to hand."""
     return [
-        (name, declared, declared.low, declared.high, (int,) if declared.integer else (float, int))
+        (
+            name,
+            declared,
+            max(declared.low, -_HUGE),
+            min(declared.high, _HUGE),
+            (int,) if declared.integer else (float, int),
+        )
         for name, declared in _declared(kind).items()
     ]
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from dpkit.accountants.base import checked_delta
 from dpkit.accountants.rdp import ORDERS, composed, directions, to_epsilon
@@ -65,6 +64,8 @@ class BestOfRandom:
             return 1
         if self.shape == 0:
             return int(rng.logseries(1 - self.gamma))
+        from scipy import stats  # half a second, for those who draw
+
         some = -math.expm1(self.shape * math.log(self.gamma))  # P(K > 0) before truncation
         return max(1, int(stats.nbinom.isf(some * rng.random(), self.shape, self.gamma)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dpkit.mechanisms import Neighbours, Refused
-from dpkit.methods import DPSGD, TopAgg
+from dpkit.methods import DPSGD
 from dpkit.plan import Plan
 from dpkit.samplers import Poisson
 
@@ -11,13 +11,11 @@ from dpkit.samplers import Poisson
 def check_readable(plan: Plan) -> None:
     """Refuse a plan whose releases cannot be read off the weights, one by one."""
     method, sampler = plan.method, plan.sampler
-    known = isinstance(method, DPSGD) and isinstance(sampler, Poisson)
-    if not known or isinstance(method, TopAgg):
+    if not isinstance(method, DPSGD) or not isinstance(sampler, Poisson):
         raise Refused(
             f"The canary audit knows DPSGD with Poisson sampling, not {type(method).__name__} "
             f"with {type(sampler).__name__}; audit a plan of those."
         )
-    assert isinstance(method, DPSGD)
     if plan.neighbours is Neighbours.REPLACE_ONE:
         raise Refused(
             "The canary audit adds and removes records; audit the plan with "

@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from dpkit.figures.base import COLOURS, DASHES, Figure, layout_of, note_in_middle, numbers
 from dpkit.plan import round_up
@@ -126,7 +126,7 @@ class Cloud:
 
 @cache
 def _student(freedom: int) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def _half(squares: float, runs: int) -> float:

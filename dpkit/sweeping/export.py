@@ -13,6 +13,7 @@ from dpkit.figures.sweeps import Point
 from dpkit.knobs import every_knob
 from dpkit.plan import Plan
 from dpkit.sweeping.store import Record
+from dpkit.written import written
 
 
 def knobs_of_plan(plan: Plan) -> dict[str, Any]:
@@ -91,3 +92,24 @@ def point(record: Record) -> Point:
 def points(records: Iterable[Record]) -> list[Point]:
     """Finished runs that were tested, as points."""
     return [point(r) for r in records if r.state == "finished" and r.accuracy is not None]
+
+
+def python(record: Record) -> str:
+    """The lines that make a run again; a comment stands where only its maker knows how."""
+    try:
+        plan = written(record.plan)
+    except ValueError:
+        plan = f"dpkit.runs.plan_from_json({record.plan_json!r})"
+    name, _, rest = record.model.partition(" ")
+    ours = name.startswith("dpkit.zoo.") and " " not in rest
+    model = f"dp.{name.removeprefix('dpkit.')}(data, {record.seed!r})" if ours else "your_model"
+    note = "" if ours else f"your_model = ...  # {record.model}\n"
+    return (
+        "import dpkit as dp\n"
+        f"data = dp.datasets.load({record.data!r})  # as it was loaded: "
+        f"{record.run.num_examples:,} training records\n"
+        f"plan = {plan}\n{note}"
+        f"for step in dp.train({model}, data, plan, seed={record.seed!r}):\n"
+        "    if step.peek.accuracy is not None:\n"
+        "        print(step.step, step.epsilon, step.peek.accuracy)\n"
+    )

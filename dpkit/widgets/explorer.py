@@ -17,7 +17,6 @@ from dpkit.sweeping.composition import composed, total
 from dpkit.widgets.controls import Buttons, Choice, Code, Note, Progress, Slider, guarded
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
-from dpkit.written import written
 
 ALL, NONE = "all", "none"
 LABELS = {
@@ -250,7 +249,7 @@ class Explorer(Lesson):
         self.plots["accuracy"].show(curves.accuracy([run]), f"{ends} after {run.done:,} steps")
         self.plots["epsilon"].show(curves.epsilon(record.plan.curve(), [run]), ends)
         self.promise.show(f"**The selected run** (seed {record.seed}): {run.guarantee}")
-        self.code.text = python(record)
+        self.code.text = export.python(record)
 
     def _show_cost(self, said: str, priced: int) -> None:
         self._priced = priced
@@ -288,27 +287,6 @@ class Explorer(Lesson):
             return len(self._all)
         with Store(self._file) as store:
             return store.attempts
-
-
-def python(record: Record) -> str:
-    """The lines that make a run again; a comment stands where only its maker knows how."""
-    try:
-        plan = written(record.plan)
-    except ValueError:
-        plan = f"dpkit.runs.plan_from_json({record.plan_json!r})"
-    name, _, rest = record.model.partition(" ")
-    ours = name.startswith("dpkit.zoo.") and " " not in rest
-    model = f"dp.{name.removeprefix('dpkit.')}(data, {record.seed!r})" if ours else "your_model"
-    note = "" if ours else f"your_model = ...  # {record.model}\n"
-    return (
-        "import dpkit as dp\n"
-        f"data = dp.datasets.load({record.data!r})  # as it was loaded: "
-        f"{record.run.num_examples:,} training records\n"
-        f"plan = {plan}\n{note}"
-        f"for step in dp.train({model}, data, plan, seed={record.seed!r}):\n"
-        "    if step.peek.accuracy is not None:\n"
-        "        print(step.step, step.epsilon, step.peek.accuracy)\n"
-    )
 
 
 def _file(source: Any) -> Path | None:
