@@ -77,8 +77,7 @@ class Sweep(Iterator[Record]):
     """A sweep under way: ask for the next finished run; stop by `close` or by leaving the loop.
 
     `total` runs were asked for, `finished` of them are done, `set_aside` were given up or refused;
-    `seconds_left` is a guess from those that were made here. `paid` counts
-    the attempts of each run.
+    `seconds_left` is a guess from those that were made here.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class Sweep(Iterator[Record]):
         check_travels("model", model)
         self._workers = Borrowed(work, executor) if executor else Workers(work, workers)
         self._tasks = self._entered(list(points(plans)), seeds, evaluate_every)
-        states, self.paid = self.store.states(), self.store.paid()
+        states = self.store.states()
         self.total = len(self._tasks)
         self._ready = deque(key for key in self._tasks if states[key] == FINISHED)
         self._waiting = deque(key for key in self._tasks if states[key] == WAITING)
@@ -204,7 +203,6 @@ class Sweep(Iterator[Record]):
                 self._settled(key, record.state)
                 continue
             self.store.pay(key, record.epsilon or 0.0)
-            self.paid[key] = self.paid.get(key, 0) + 1
             self._on[self._workers.submit(self._tasks[key])] = key
 
     def _take_in(self, future: Future[Outcome]) -> None:

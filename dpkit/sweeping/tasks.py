@@ -9,7 +9,6 @@ import pickle
 import sys
 import threading
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +199,3 @@ def check_travels(what: str, value: Any) -> None:
             f"{what} cannot be sent to a worker ({error}); give a value that pickle takes, such as "
             f"a function at the top of a module."
         ) from None
-
-
-Perform = Callable[[Task, Work], Outcome]
