@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dpkit.words import speak
+
 _HOMES = {
     "accounting": ("AccountantsPanel", "FiveAnswersPanel"),
     "anatomy": ("AnatomyPanel",),
@@ -30,7 +32,7 @@ _HOMES = {
     "votes_stored": ("WorthPanel",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = [*_HOME_OF]  # noqa: PLE0604
+__all__ = [*_HOME_OF, "speak"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from dpkit.widgets.accounting import AccountantsPanel, FiveAnswersPanel  # noqa: F401
