@@ -46,7 +46,7 @@ def linear(data: dp.datasets.Dataset, seed: int | None) -> nn.Module:
 
 def slow(data: dp.datasets.Dataset, seed: int | None) -> nn.Module:
     """A model that takes its time."""
-    time.sleep(0.3)
+    time.sleep(float(os.environ["DPKIT_TEST_NAP"]))
     return linear(data, seed)
 
 

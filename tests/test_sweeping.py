@@ -3,12 +3,14 @@
 import csv
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +28,8 @@ from dpkit.sweeping.composition import total
 from tests import sweeps
 from tests.sweeps import GRID, PLAN, SEEDS, Here, linear, published, records
 
-KILLS = 1000 if os.environ.get("DPKIT_LONG") else 50
+LONG = bool(os.environ.get("DPKIT_LONG"))
+KILLS = 1000 if LONG else 50
 
 
 @pytest.fixture
@@ -341,16 +344,28 @@ def test_a_worker_that_dies_over_a_run_costs_that_run_alone(file):
     assert {record.seed for record in made} == {0, 2}
 
 
-def test_workers_that_are_killed_now_and_then_delay_a_sweep_only(file):
-    begun = sweep(PLAN, published, sweeps.slow, seeds=range(8), store=file, workers=2)
-    keys = []
+def test_workers_that_are_killed_now_and_then_delay_a_sweep_only(file, monkeypatch):
+    """The long form kills a worker every 10 s for 5 minutes, while each run takes a second."""
+    runs, nap, every, lasting = (600, 1.0, 10.0, 300.0) if LONG else (12, 0.3, 1.0, 2.5)
+    monkeypatch.setenv("DPKIT_TEST_NAP", str(nap))
+    begun = sweep(PLAN, published, sweeps.slow, seeds=range(runs), store=file, workers=2)
+    keys, kills, began = [], 0, time.monotonic()
     for record in begun:
         keys.append(record.key)
-        if len(keys) == 4:
-            for pool in begun._workers._pools:
-                for process in list((pool and pool._processes or {}).values()):
-                    process.kill()
-    assert len(set(keys)) == len(keys) == 8
+        living = [p for pool in begun._workers._pools for p in (pool and pool._processes) or ()]
+        if living and kills < min((time.monotonic() - began) / every, lasting / every):
+            with suppress(ProcessLookupError):  # not yet replaced since the last time
+                os.kill(living[kills % len(living)], signal.SIGKILL)
+                kills += 1
+    assert kills >= lasting // every and begun.set_aside == 0
+    assert len(set(keys)) == len(keys) == runs
+    monkeypatch.setenv("DPKIT_TEST_NAP", "0")
+    again = file.with_name("unbroken.sqlite")
+    ended(PLAN, published, sweeps.slow, seeds=range(runs), store=again)
+    made, unbroken = content(file), content(again)
+    assert {k: r.run_json for k, r in made.items()} == {k: r.run_json for k, r in unbroken.items()}
+    with Store(file) as store:
+        assert kills / 2 < store.attempts - runs <= kills, "a death costs one attempt at most"
 
 
 def test_a_killed_sweep_loses_no_finished_run_and_ends_as_if_unbroken(tmp_path):
