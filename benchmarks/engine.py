@@ -261,6 +261,7 @@ def work(task: Task, pipe: Connection) -> None:
     """A contestant's process: make the model, then run as many steps as each message asks."""
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
+    asked = False
     try:
         factory, shape = MODELS[task.model]
         model = factory().to(task.device)
@@ -268,14 +269,15 @@ def work(task: Task, pipe: Connection) -> None:
         base = _peak(task.device)
         step = CONTESTANTS[task.contestant](model, task.batch)
         number = 0
-        while (steps := pipe.recv()) > 0:
+        while asked := (steps := pipe.recv()) > 0:
             start = _now(task)
             for _ in range(steps):
                 step(*held[number % BATCHES_HELD])
                 number += 1
             pipe.send((_now(task) - start, _peak(task.device) - base))
     except Exception as error:  # the table shows it: one contestant must not end the run
-        pipe.recv()
+        if not asked:
+            pipe.recv()
         pipe.send(f"{type(error).__name__}: {error}")
 
 
