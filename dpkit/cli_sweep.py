@@ -42,13 +42,12 @@ def run(given: argparse.Namespace) -> int:
         return 0
     if given.file is None:
         raise ValueError("Give a sweep file, or --example to see one.")
-    from dpkit import zoo
 
     asked = read(given.file)
     workers = given.workers if given.workers is not None else asked.workers
     with _executor(given.dask) as executor, Store(asked.store) as store:
         with _notes(), sweep(
-            asked.points, asked.data, zoo.MODELS[asked.model], seeds=asked.seeds, store=store,
+            asked.points, asked.data, asked.model, seeds=asked.seeds, store=store,
             executor=executor, workers=workers, device=given.device,
         ) as runs:  # fmt: skip
             _watched(runs, given.quiet)

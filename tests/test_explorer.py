@@ -1,5 +1,7 @@
 """The explorer: a dot is a run that was made; what is chosen is shown whole and can be repeated."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -82,6 +84,51 @@ def test_filter_colour_and_comparison_follow_any_knob(panel):
     panel.join()
     axes = panel.plots["knobs"].figure["data"][0]["dimensions"]
     assert [axis["label"] for axis in axes] == ["clip norm C", "log₁₀ ε", "accuracy (%)"]
+
+
+def test_methods_are_compared_in_one_sweep_each_with_its_model_and_its_band(file):
+    epsilon = {"epsilon": (2.0, 8.0)}
+    plain = replace(PLAN, relation=dp.Neighbours.REPLACE_ONE)
+    labels = dp.mechanisms.RandomisedResponse(1.0, 3)
+    others = [
+        (dp.DPSGD(schedules.TimeDecay(3.0, 0.1), 1.0, 0.5), None),
+        (dp.DPSGD(1.0, 1.0, 0.5, mask=dp.Freeze(0.5)), None),
+        (dp.TopAgg(1.0, 1.0, 0.5, top_k=4), None),
+        (dp.NeuralDP(1.0, 1.0, 0.5, labels=labels), dp.zoo.released),
+    ]
+    grids = [dp.Grid(plain, epsilon)]
+    grids += [dp.Grid(replace(plain, method=m), epsilon, model) for m, model in others]
+    panel = Explorer(sweep(grids, published, linear, seeds=range(3), store=file, executor=Here()))
+    panel.start()
+    assert panel.join(60) and len(panel.cloud) == 30
+    panel.turn(by="method")
+    kinds = [
+        "DPSGD", "DPSGD with Freeze", "DPSGD with TimeDecay", "NeuralDP", "TopAgg"
+    ]  # fmt: skip
+    drawn = panel.plots["compared"].figure["data"]
+    assert [line["name"] for line in drawn if "name" in line] == [f"method {k}" for k in kinds]
+    bands = [line for line in drawn if line.get("fill") == "toself"]
+    assert len(bands) == 5 and all("3 seeds" in t for x in drawn for t in x.get("text", ()))
+    models = {p.knobs["method"]: p.knobs["model"] for p in panel.cloud.points}
+    assert {k for k, model in models.items() if model == "released"} == {"NeuralDP"}
+    assert "not of one kind" not in panel.said.text
+    panel.close()
+
+
+def test_what_promises_another_thing_is_not_passed_off_as_the_same(file):
+    other = replace(PLAN, relation=dp.Neighbours.REPLACE_ONE)
+    bare = replace(other, method=dp.NeuralDP(4.0, 1.0, 0.5))
+    grids = [PLAN, other, dp.Grid(bare, {}, dp.zoo.released)]
+    list(sweep(grids, published, linear, store=file, executor=Here()))
+    panel = Explorer(file)
+    said = panel.said.text
+    assert "not of one kind" in said and "relation: ADD_REMOVE, REPLACE_ONE" in said
+    assert "unit: one example, the input of one example, its label being public" in said
+    panel.turn(knob="relation")
+    panel.turn(value="0")
+    assert {p.knobs["relation"] for p in panel.cloud.points} == {"ADD_REMOVE"}
+    assert "not of one kind" not in panel.said.text
+    panel.close()
 
 
 def test_the_cost_of_looking_at_all_runs_is_their_composition(panel):

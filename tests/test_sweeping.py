@@ -28,6 +28,7 @@ from dpkit.sweeping.composition import total
 from tests import sweeps
 from tests.sweeps import GRID, PLAN, SEEDS, Here, linear, published, records
 
+VOTES = dp.votes.VotePlan(teachers=30, top_k=2, noise=90.0, delta=1e-3, budget=9.0)
 LONG = bool(os.environ.get("DPKIT_LONG"))
 KILLS = 1000 if LONG else 50
 
@@ -256,6 +257,7 @@ def test_a_grid_calibrates_to_a_price_last(file):
         (lambda: Grid("plan", {}), "plan must be a Plan"),
         (lambda: sweep(3, "digits", linear), "iterable"),
         (lambda: sweep(["plan"], "moons", linear, executor=Here()), "hold Plans"),
+        (lambda: sweep([VOTES], "moons", linear, executor=Here()), "what `train` trains"),
         (lambda: sweep(PLAN, published, lambda d, s: None, executor=Here()), "top of a module"),
         (lambda: sweep(PLAN, published, linear, seeds=3), "seeds must list"),
         (lambda: sweep(PLAN, published, linear, seeds=(-1,)), "whole number in"),
@@ -488,6 +490,74 @@ def test_a_malformed_file_is_told_by_line_and_key(asked, old, new, says, capsys)
     assert not asked.with_suffix(".sqlite").exists(), "nothing was begun"
 
 
+METHODS = """
+data = "moons"
+model = "logistic"
+relation = "REPLACE_ONE"
+[settings]
+examples = 60
+epochs = 2
+noise = 2.0
+[grid]
+batch = [20, 30]
+[[methods]]
+name = "plain"
+[[methods]]
+noise = { type = "TimeDecay", start = 3.0, decay = 0.05 }
+batch = 10
+[[methods]]
+name = "frozen"
+frozen = [0.25, 0.5]
+[[methods]]
+name = "private activations"
+model = "released"
+method = { type = "NeuralDP", labels = { type = "RandomisedResponse", epsilon = 1.0 } }
+[[methods]]
+name = "signs"
+kept = 2
+sends = "signs"
+"""
+
+
+def test_a_file_compares_methods(tmp_path, capsys):
+    path = tmp_path / "methods.toml"
+    path.write_text(METHODS)
+    found = read(path).points
+    assert all(p.plan is not None and p.plan.neighbours.name == "REPLACE_ONE" for p in found)
+    made = [(dict(p.settings)["name"], export.kind(p.plan.method)) for p in found]
+    assert made == [("plain", "DPSGD")] * 2 + [("method 2", "DPSGD with TimeDecay")] + [
+        ("frozen", "DPSGD with Freeze")] * 4 + [("private activations", "NeuralDP")] * 2 + [
+        ("signs", "TopAgg")] * 2  # fmt: skip
+    assert found[0].plan.method.noise_multiplier == found[7].plan.method.noise_multiplier == 2.0
+    assert 2 * found[2].plan.sampler.sample_rate == found[0].plan.sampler.sample_rate
+    assert [p.model is None for p in found] == [True] * 7 + [False] * 2 + [True] * 2
+    assert cli.main(["sweep", str(path), "--workers", "1", "--quiet"]) == 0
+    assert "11 of 11 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"REPLACE_ONE"', '"REPLACE"', "line 4: relation is refused: .*did you mean 'REPLACE_ONE'"),
+        ("0.05 }", "5.0e3 }", "line 14: noise is refused: decay.*got 5000"),
+        ('"TimeDecay"', '"TimeDecoy"', "line 14: noise is refused: .*did you mean 'TimeDecay'"),
+        ("decay = 0.05", "decoy = 1", "line 14: noise is refused: .*TimeDecay.*mean 'decay'"),
+        ('"released"', '"leased"', "line 21: model is refused: .*did you mean 'released'"),
+        ('"NeuralDP"', '"VotePlan"', "line 22: method is refused: .*VotePlan"),
+        ('{ type = "NeuralDP", ', "{ ", "line 22: method is refused: .*without a type"),
+        ("kept = 2", "keep = 2", "line 25: keep is refused: .*did you mean 'kept'"),
+        ("kept = 2", "clip = -1", "line 25: clip is refused: .*got -1"),
+        ("noise = 2.0", "clip = 2.0", "line 8: clip is refused: NeuralDP has no .*max_grad_norm"),
+    ],
+)
+def test_a_malformed_method_is_told_by_line_and_key(tmp_path, old, new, says, capsys):
+    path = tmp_path / "methods.toml"
+    path.write_text(METHODS.replace(old, new, 1))
+    assert cli.main(["sweep", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert re.search(says, told) and len(told.splitlines()) == 1
+
+
 def test_the_command_tells_what_it_lacks(asked, tmp_path, capsys):
     assert cli.main(["sweep"]) == 2 and "--example" in capsys.readouterr().err
     assert cli.main(["sweep", str(tmp_path / "none.toml")]) == 2
@@ -503,6 +573,11 @@ def test_the_example_is_a_sweep_file(tmp_path, capsys):
     path.write_text(capsys.readouterr().out)
     found = read(path)
     assert len(found.points) == 12 and all(point.plan for point in found.points)
+    path.write_text(
+        re.sub(r"^# ([\[a-z])", r"\1", path.read_text().partition("own")[2], flags=re.M)
+    )
+    path.write_text("data = 'digits'\n[settings]\nepochs = 5\n#" + path.read_text())
+    assert len(read(path).points) == 6 and all(point.plan for point in read(path).points)
 
 
 def test_the_total_is_the_composition_of_every_attempt(file):

@@ -15,6 +15,8 @@ from dpkit.figures.base import COLOURS, DASHES, Figure, layout_of, note_in_middl
 from dpkit.plan import round_up
 
 CONFIDENCE = 0.95
+PROMISE = ("data", "relation", "unit", "delta")
+"""What an epsilon is worth depends on these."""
 SCALE = [[0.0, "#440154"], [0.25, "#3b528b"], [0.5, "#21918c"], [0.75, "#5ec962"], [1.0, "#fde725"]]
 """Viridis: even in lightness, and read by colour-blind eyes."""
 
@@ -101,6 +103,12 @@ class Cloud:
                 seen.setdefault(name, set()).add(value)
         some = {name for name in seen if any(name not in p.knobs for p in self.points)}
         return [name for name, values in seen.items() if len(values) > 1 or name in some]
+
+    @cached_property
+    def promises(self) -> dict[str, list[str]]:
+        """In what the promises differ beside epsilon: then no axis can hold them all."""
+        found = {name: [_said(value) for value in self.values(name)] for name in PROMISE}
+        return {name: values for name, values in found.items() if len(values) > 1}
 
     def values(self, name: str) -> list[Any]:
         """The different values of a knob, in rising order, what has none last."""

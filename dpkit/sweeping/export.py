@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from dpkit.figures.sweeps import Point
 from dpkit.knobs import every_knob
+from dpkit.methods import Method
 from dpkit.plan import Plan
 from dpkit.sweeping.store import Record
 from dpkit.written import written
@@ -19,13 +20,21 @@ from dpkit.written import written
 def knobs_of_plan(plan: Plan) -> dict[str, Any]:
     """Every knob of a plan by its dotted path, a schedule in words, and the kinds of its parts."""
     found: dict[str, Any] = {
-        "method": type(plan.method).__name__, "sampler": type(plan.sampler).__name__,
+        "method": kind(plan.method), "sampler": type(plan.sampler).__name__,
         "accountant": plan.accountant.name, "relation": plan.neighbours.name,
+        "unit": plan.method.unit,
     }  # fmt: skip
     for path, _, value in every_knob(plan):
         number = value is None or isinstance(value, int | float)
         found[path] = value if number else _in_words(value)
     return found
+
+
+def kind(method: Method) -> str:
+    """What tells methods apart: the class, with its mask and its schedule of the noise."""
+    parts = [getattr(method, name, None) for name in ("mask", "noise_multiplier")]
+    also = [type(part).__name__ for part in parts if is_dataclass(part)]
+    return " with ".join([type(method).__name__, *([" and ".join(also)] if also else [])])
 
 
 def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
@@ -82,6 +91,7 @@ def point(record: Record) -> Point:
     """A finished run on the privacy-utility plane."""
     assert record.epsilon is not None and record.accuracy is not None
     knobs = {
+        "data": record.data,
         "model": record.model.partition(" ")[0].rpartition(".")[2],
         **knobs_of_plan(record.plan),
     }

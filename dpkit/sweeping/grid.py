@@ -16,11 +16,15 @@ EPSILON = "epsilon"
 
 @dataclass(frozen=True)
 class Point:
-    """A plan of a sweep with what was turned to make it; without a plan, why there is none."""
+    """A plan of a sweep with what was turned to make it; without a plan, why there is none.
+
+    `model` is what this plan trains, where it is not the model of the whole sweep.
+    """
 
     settings: tuple[tuple[str, Any], ...]
     plan: Plan | None
     error: str | None = None
+    model: Any = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Grid:
 
     `Grid(plan, {"method.noise_multiplier": (1, 2), "method.max_grad_norm": (.1, 1)})` has four
     points; a name is a dotted path as `turned` takes it, and "epsilon" calibrates the noise at the
-    end. A value may be a whole part, such as a sampler.
+    end. A value may be a whole part, such as a sampler. `model` is for a method that needs another
+    model than the rest of a sweep does, such as `zoo.released` for NeuralDP.
 
     *Guarantee*
     - a combination that cannot be accounted, or that is out of range, is kept with the reason.
@@ -37,6 +42,7 @@ class Grid:
 
     plan: Plan
     over: Mapping[str, Sequence[Any]]
+    model: Any = None
 
     def __post_init__(self) -> None:
         """Refuse names that are no field of the plan, and empty rows, before anything runs."""
@@ -70,9 +76,9 @@ class Grid:
         for values in itertools.product(*self.over.values()):
             settings = tuple(zip(self.over, values, strict=True))
             try:
-                yield Point(settings, self._turned(dict(settings)))
+                yield Point(settings, self._turned(dict(settings)), model=self.model)
             except (ValueError, TypeError) as error:
-                yield Point(settings, None, str(error))
+                yield Point(settings, None, str(error), self.model)
 
     def _turned(self, settings: dict[str, Any]) -> Plan:
         plan, epsilon = self.plan, settings.pop(EPSILON, None)
@@ -81,13 +87,15 @@ class Grid:
         return plan if epsilon is None else plan.calibrated(epsilon)
 
 
-def points(plans: Plan | Grid | Iterable[Plan | Point]) -> Iterator[Point]:
-    """What `sweep` was given, as points."""
-    if isinstance(plans, Plan):
-        plans = (plans,)
-    for plan in plans:
-        if isinstance(plan, Plan):
-            plan = Point((), plan)
-        if not isinstance(plan, Point):
-            raise TypeError(f"plans must be a Grid, or hold Plans, got {plan!r}.")
-        yield plan
+def points(plans: Plan | Grid | Iterable[Plan | Grid | Point]) -> Iterator[Point]:
+    """What `sweep` was given, as points; grids of different methods stand side by side."""
+    for plan in (plans,) if isinstance(plans, Plan | Grid) else plans:
+        if isinstance(plan, Grid):
+            yield from plan
+        elif isinstance(plan, Plan | Point):
+            yield Point((), plan) if isinstance(plan, Plan) else plan
+        else:
+            raise TypeError(
+                f"plans must be a Grid or hold Plans and Grids of what `train` trains (DPSGD, "
+                f"TopAgg, NeuralDP), got {plan!r}."
+            )

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import Any, Self
 
 from dpkit import __version__
@@ -42,7 +43,7 @@ _PATIENCE = 3
 
 
 def sweep(
-    plans: Plan | Grid | Iterable[Plan | Point],
+    plans: Plan | Grid | Iterable[Plan | Grid | Point],
     data: Data,
     model: Model,
     *,
@@ -57,8 +58,9 @@ def sweep(
 
     `data` is a Dataset, a pair of tensors, a name such as "digits", or a function that gives one
     (which travels better than records). `model` is a factory `(data, seed) -> Module` that can be
-    imported, or a Module. `seeds` may hold None: a run with secret noise, made anew for each None.
-    Runs are made by `workers` spawned processes (one a core) or by any `executor` of
+    imported, or a Module; a Grid or a Point may have its own, so that methods which need different
+    models are compared in one sweep. `seeds` may hold None: a run with secret noise, made anew for
+    each None. Runs are made by `workers` spawned processes (one a core) or by any `executor` of
     concurrent.futures, such as that of a Dask client. What is in the `store` is not made again:
     the same call goes on where it stopped. Failed runs are tried again three times, then set
     aside, and so is, at once, what cannot be accounted; both are told by a warning.
@@ -82,7 +84,7 @@ class Sweep(Iterator[Record]):
 
     def __init__(
         self,
-        plans: Plan | Grid | Iterable[Plan | Point],
+        plans: Plan | Grid | Iterable[Plan | Grid | Point],
         data: Data,
         model: Model,
         seeds: Sequence[int | None],
@@ -98,17 +100,20 @@ class Sweep(Iterator[Record]):
         self.store = store if isinstance(store, Store) else Store(store)
         records = dataset_of(data)
         fingerprint = records.fingerprint if records.published else records.keyed(self.store.secret)
-        self._about = {"data": records.name, "fingerprint": fingerprint, "model": name_of(model)}
+        self._about = {"data": records.name, "fingerprint": fingerprint}
         self._splits = [
             digest(records.test_inputs, records.test_targets),
             digest(records.public_inputs, records.public_targets),
         ]
         content = f"{fingerprint} {' '.join(self._splits)}"
-        work = Work(data, model, fingerprint, content, device, evaluate_every)
+        asked = [replace(p, model=model if p.model is None else p.model) for p in points(plans)]
+        names = {id(one): name_of(one) for one in (model, *(p.model for p in asked))}
+        models = {names[id(p.model)]: p.model for p in asked}
+        work = Work(data, models, fingerprint, content, device, evaluate_every)
         check_travels("data", data)
-        check_travels("model", model)
+        check_travels("model", models)
         self._workers = Borrowed(work, executor) if executor else Workers(work, workers)
-        self._tasks = self._entered(list(points(plans)), seeds, evaluate_every)
+        self._tasks = self._entered(asked, names, seeds, evaluate_every)
         states = self.store.states()
         self.total = len(self._tasks)
         self._ready = deque(key for key in self._tasks if states[key] == FINISHED)
@@ -168,26 +173,27 @@ class Sweep(Iterator[Record]):
             self.store.close()
 
     def _entered(
-        self, asked: list[Point], seeds: list[int | None], every: int | None
+        self, asked: list[Point], names: dict[int, str], seeds: list[int | None], every: int | None
     ) -> dict[str, Task]:
         """The runs by their keys, all of them in the store."""
         tasks: dict[str, Task] = {}
         entries: list[dict[str, Any]] = []
         for point in asked:
             text, epsilon, error = _priced(point)
+            about = self._about | {"model": names[id(point.model)]}
             for number, seed in enumerate(seeds):
                 again = seeds[:number].count(None) if seed is None else 0
-                content = [text or repr(point.settings), seed, again, every, *self._about.values()]
+                content = [text or repr(point.settings), seed, again, every, *about.values()]
                 content += self._splits
                 key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
                 if key in tasks:
                     continue
-                tasks[key] = Task(key, text or "", seed, self._about["data"], self._about["model"])
+                tasks[key] = Task(key, text or "", seed, about["data"], about["model"])
                 entries.append(
                     {"key": key, "place": len(entries), "state": REFUSED if error else WAITING,
                      "plan": text, "settings": json.dumps(dict(point.settings), default=repr),
                      "seed": seed, "versions": _versions(), "epsilon": epsilon, "error": error}
-                    | self._about
+                    | about
                 )  # fmt: skip
             if error:
                 warnings.warn(f"{_named(point)} is set aside: {error}", stacklevel=4)

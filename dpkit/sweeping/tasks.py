@@ -9,6 +9,7 @@ import pickle
 import sys
 import threading
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,8 @@ class Work:
     """What all runs of a sweep share."""
 
     data: Data
-    model: Model
+    models: Mapping[str, Model]
+    """By the names that tasks have."""
     fingerprint: str
     content: str
     """A digest of all splits."""
@@ -93,7 +95,7 @@ def _trained(task: Task, work: Work) -> Outcome:
     data, plan = work.dataset(), plan_from_json(task.plan)
     run = Run(plan, task.data, task.model, data.num_examples, work.fingerprint, task.seed)
     seen: list[Step] = []
-    model = made(work.model, data, task.seed)
+    model = made(work.models[task.model], data, task.seed)
     for step in train(
         model, data, plan, seed=task.seed, device=work.device, evaluate_every=work.evaluate_every
     ):

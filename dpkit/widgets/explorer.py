@@ -15,16 +15,12 @@ from dpkit.plan import round_up
 from dpkit.sweeping import Record, Store, Sweep, export
 from dpkit.sweeping.composition import composed, total
 from dpkit.widgets.controls import Buttons, Choice, Code, Note, Progress, Slider, guarded
+from dpkit.widgets.explorer_words import label, labels, text_of, unlike
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
+from dpkit.words import say
 
 ALL, NONE = "all", "none"
-LABELS = {
-    "method.noise_multiplier": "noise σ", "method.max_grad_norm": "clip norm C",
-    "method.learning_rate": "learning rate η", "method.momentum": "momentum",
-    "sampler.sample_rate": "sample rate q", "sampler.steps": "steps T", "delta": "δ",
-    "method.mask.ratio": "pruning ratio", "method.top_k": "kept k",
-}  # fmt: skip
 _MOST_AXES = 6
 
 
@@ -53,32 +49,33 @@ class Explorer(Lesson):
         self._file = _file(source)
         for record in _finished(source):
             self._add(record)
-        self.progress = Progress(label="Runs")
+        self.progress = Progress(label=say("Runs"))
         self.progress.shown = self.sweep is not None
-        self.code, self.promise = Code(label="Python that repeats it"), Note()
+        self.code, self.promise = Code(label=say("Python that repeats it")), Note()
         self.cost = Note(kind="info")
         buttons = Buttons(
-            actions=[("start", "Start", "primary"), ("stop", "Stop", "")], disabled=["stop"],
-            label="Sweep",
+            actions=[("start", say("Start"), "primary"), ("stop", say("Stop"), "")],
+            disabled=["stop"], label=say("Sweep"),
         )  # fmt: skip
         buttons.shown = self.sweep is not None
         self._buttons = buttons
         super().__init__(
             {
                 "sweep": buttons,
-                "colour": Choice(label="Colour by", options=[("nothing", NONE)]),
-                "by": Choice(label="Compare by", options=[("nothing", NONE)]),
-                "knob": Choice(label="Show only where", options=[("everything", NONE)]),
-                "value": Choice(label="it is", options=[ALL]),
-                "run": Slider(label="Run on the frontier", value=1, low=1, high=2, integer=True,
-                              help="Arrow keys walk along the frontier from cheap to dear"),
+                "colour": Choice(label=say("Colour by"), options=[(say("nothing"), NONE)]),
+                "by": Choice(label=say("Compare by"), options=[(say("nothing"), NONE)]),
+                "knob": Choice(label=say("Show only where"), options=[(say("everything"), NONE)]),
+                "value": Choice(label=say("it is"), options=[(say("all"), ALL)]),
+                "run": Slider(label=say("Run on the frontier"), value=1, low=1, high=2,
+                              integer=True,
+                              help=say("Arrow keys walk along the frontier from cheap to dear")),
             },
             {
-                "plane": LivePlot(height=360, title="Accuracy against privacy"),
-                "knobs": LivePlot(height=260, title="Every run through its knobs"),
-                "compared": LivePlot(height=280, title="Frontiers, mean over seeds ± 95%"),
-                "accuracy": LivePlot(height=280, title="The selected run: accuracy"),
-                "epsilon": LivePlot(height=280, title="The selected run: ε spent"),
+                "plane": LivePlot(height=360, title=say("Accuracy against privacy")),
+                "knobs": LivePlot(height=260, title=say("Every run through its knobs")),
+                "compared": LivePlot(height=280, title=say("Frontiers, mean over seeds ± 95%")),
+                "accuracy": LivePlot(height=280, title=say("The selected run: accuracy")),
+                "epsilon": LivePlot(height=280, title=say("The selected run: ε spent")),
             },
             self.progress, self.promise, self.cost, self.code,
             wide=("plane", "knobs"),
@@ -126,7 +123,7 @@ class Explorer(Lesson):
         """The parallel axes and the total cost, which take longer."""
         cloud = self.cloud
         names = cloud.varying[:_MOST_AXES]
-        drawn = figures.parallel(cloud, names, LABELS)
+        drawn = figures.parallel(cloud, names, labels())
         yield lambda: self._show_knobs(drawn, names)
         if (known := self._attempts()) != self._priced:
             said = self._cost()
@@ -199,9 +196,9 @@ class Explorer(Lesson):
 
     def _tell(self, sweep: Sweep) -> None:
         left = sweep.seconds_left
-        text = f"{sweep.finished} of {sweep.total} runs"
-        text += f", {sweep.set_aside} set aside" if sweep.set_aside else ""
-        text += f", about {left:.0f} s left" if left else ""
+        text = say("{finished} of {total} runs", finished=sweep.finished, total=sweep.total)
+        text += say(", {number} set aside", number=sweep.set_aside) if sweep.set_aside else ""
+        text += say(", about {seconds:.0f} s left", seconds=left) if left else ""
         self.progress.show((sweep.finished + sweep.set_aside) / max(1, sweep.total), text)
 
     def _add(self, record: Record) -> None:
@@ -214,14 +211,16 @@ class Explorer(Lesson):
     def _offer(self) -> None:
         """Offer the knobs in which the runs differ."""
         cloud = self._all
-        pairs = [(LABELS.get(name, name), name) for name in cloud.varying]
-        self._choice("colour").offer([("nothing", NONE), *pairs])
-        self._choice("knob").offer([("everything", NONE), *pairs])
+        pairs = [(label(name), name) for name in cloud.varying]
+        self._choice("colour").offer([(say("nothing"), NONE), *pairs])
+        self._choice("knob").offer([(say("everything"), NONE), *pairs])
         few = [pair for pair in pairs if len(cloud.values(pair[1])) <= len(figures.COLOURS)]
-        self._choice("by").offer([("nothing", NONE), *few])
+        self._choice("by").offer([(say("nothing"), NONE), *few])
         knob = self.value("knob")
-        values = [_text(value) for value in cloud.values(knob)] if knob != NONE else []
-        self._choice("value").offer([ALL, *((v, str(n)) for n, v in enumerate(values))])
+        values = [text_of(value) for value in cloud.values(knob)] if knob != NONE else []
+        self._choice("value").offer(
+            [(say("all"), ALL), *((v, str(n)) for n, v in enumerate(values))]
+        )
 
     def _choice(self, name: str) -> Choice:
         control = self.controls[name]
@@ -230,14 +229,13 @@ class Explorer(Lesson):
 
     def _show_all(self, cloud: Cloud) -> None:
         by, colour = self.value("by"), self.value("colour")
-        drawn = figures.plane(cloud, "" if colour == NONE else colour, self._chosen, LABELS)
+        drawn = figures.plane(cloud, "" if colour == NONE else colour, self._chosen, labels())
         self.plots["plane"].show(drawn, cloud.in_words)
-        parts = {"all runs": cloud}
+        parts = {say("all runs"): cloud}
         if by != NONE:
-            label = LABELS.get(by, by)
-            parts = {f"{label} {_text(v)}": cloud.where(by, v) for v in cloud.values(by)}
+            parts = {f"{label(by)} {text_of(v)}": cloud.where(by, v) for v in cloud.values(by)}
         self.plots["compared"].show(figures.compared(parts), cloud.in_words)
-        self.said.show(self._words(cloud))
+        self.said.show(f"{self._words(cloud)} {unlike(cloud)}".strip())
         if (record := self.selected) is not None and self._shown != record.key:
             self._shown = record.key
             self._show_run(record)
@@ -246,9 +244,17 @@ class Explorer(Lesson):
         run = record.run
         assert record.epsilon is not None
         ends = f"{record.accuracy:.1%} at ε {round_up(record.epsilon)}"
-        self.plots["accuracy"].show(curves.accuracy([run]), f"{ends} after {run.done:,} steps")
+        self.plots["accuracy"].show(
+            curves.accuracy([run]), say("{ends} after {steps:,} steps", ends=ends, steps=run.done)
+        )
         self.plots["epsilon"].show(curves.epsilon(record.plan.curve(), [run]), ends)
-        self.promise.show(f"**The selected run** (seed {record.seed}): {run.guarantee}")
+        self.promise.show(
+            say(
+                "**The selected run** (seed {seed}): {guarantee}",
+                seed=record.seed,
+                guarantee=run.guarantee,
+            )
+        )
         self.code.text = export.python(record)
 
     def _show_cost(self, said: str, priced: int) -> None:
@@ -256,17 +262,21 @@ class Explorer(Lesson):
         self.cost.show(said, "info")
 
     def _show_knobs(self, drawn: dict[str, Any], names: list[str]) -> None:
-        said = ", ".join(LABELS.get(name, name) for name in names) or "no knob differs yet"
-        self.plots["knobs"].show(drawn, f"axes: {said}, epsilon, accuracy")
+        said = ", ".join(label(name) for name in names) or say("no knob differs yet")
+        self.plots["knobs"].show(drawn, say("axes: {names}, epsilon, accuracy", names=said))
 
     def _words(self, cloud: Cloud) -> str:
         if not len(cloud):
-            begin = "Press **Start**: every dot will be a real training run." if self.sweep else ""
-            return f"No finished run yet. {begin}"
-        return (
-            f"**{len(cloud):,} runs** of {len(cloud.means):,} plans. The line is the frontier of "
-            f"the mean over seeds: no cheaper plan reached as much. Choosing from it by test "
-            f"accuracy is a look at the test records, and every dot was paid for."
+            begin = (
+                say("Press **Start**: every dot will be a real training run.") if self.sweep else ""
+            )
+            return say("No finished run yet. {begin}", begin=begin)
+        return say(
+            "**{runs:,} runs** of {plans:,} plans. The line is the frontier of the mean over "
+            "seeds: no cheaper plan reached as much. Choosing from it by test accuracy is a "
+            "look at the test records, and every dot was paid for.",
+            runs=len(cloud),
+            plans=len(cloud.means),
         )
 
     def _cost(self) -> str:
@@ -276,10 +286,13 @@ class Explorer(Lesson):
             return ""
         if self._file is None:
             found = composed(records, {})
-            return f"**What this picture costs**, if each run was made once. {found.sentence}"
+            return say(
+                "**What this picture costs**, if each run was made once. {sentence}",
+                sentence=found.sentence,
+            )
         with Store(self._file) as store:
             found = total(store)
-        return f"**What this picture costs.** {found.sentence}"
+        return say("**What this picture costs.** {sentence}", sentence=found.sentence)
 
     def _attempts(self) -> int:
         """How many were paid for, shown or not."""
@@ -306,7 +319,3 @@ def _finished(source: Any) -> list[Record]:
         with Store(source) as store:
             return list(store.records("finished"))
     return list(source.records("finished") if isinstance(source, Store) else source)
-
-
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -1,0 +1,42 @@
+"""The explorer's words: what knobs are called, and what to know before runs are compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dpkit.figures.sweeps import Cloud
+from dpkit.words import marked, say
+
+LABELS = marked({
+    "method.noise_multiplier": "noise σ", "method.max_grad_norm": "clip norm C",
+    "method.learning_rate": "learning rate η", "method.momentum": "momentum",
+    "sampler.sample_rate": "sample rate q", "sampler.steps": "steps T", "delta": "δ",
+    "method.mask.ratio": "pruning ratio", "method.top_k": "kept k",
+})  # fmt: skip
+
+
+def label(name: str) -> str:
+    """A knob as its readers call it."""
+    return say(LABELS.get(name, name))
+
+
+def labels() -> dict[str, str]:
+    """All of them by the knobs' dotted paths."""
+    return {name: label(name) for name in LABELS}
+
+
+def text_of(value: Any) -> str:
+    """A knob's value in a list."""
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def unlike(cloud: Cloud) -> str:
+    """What to know before runs are compared that promise different things; empty for one kind."""
+    if not cloud.promises:
+        return ""
+    told = "; ".join(f"{label(name)}: {', '.join(v)}" for name, v in cloud.promises.items())
+    return say(
+        "**These promises are not of one kind** ({kinds}): an ε of the one is not an ε of the "
+        "other, so choose one of them by *Show only where* before you compare.",
+        kinds=told,
+    )
