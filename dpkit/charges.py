@@ -63,6 +63,31 @@ class Charges:
         """Whether groups differ in what they cost."""
         return self.method.varies or self.sampler.varies
 
+    def check(self, group: range, entries: Entries) -> None:
+        """Refuse a group that costs other than it was priced at; ask before it is drawn."""
+        if not self.varies and len(group) == len(self.sampler.groups()[0]):
+            self._alike(group.start, entries == self._once)
+
+    def check_some(self) -> None:
+        """Charge the first group, and look whether steps of others follow the same law."""
+        assert self._once is not None
+        for step in () if self.varies else (self.sampler.steps // 2, self.sampler.steps - 1):
+            same = self.method.releases(step) == self.method.releases(0)
+            self._alike(step, same and self.sampler.at_step(step) == self.sampler.at_step(0))
+
+    def _alike(self, step: int, same: bool) -> None:
+        if not same:
+            raise Refused(
+                f"Step {step:,} costs other than step 0, although {type(self.method).__name__} and "
+                f"{type(self.sampler).__name__} say that nothing varies: a price would be wrong. "
+                f"Return True from `varies` of the one that does."
+            )
+
+    @cached_property
+    def _once(self) -> Entries:
+        """What the first group costs, and every other of its length if nothing varies."""
+        return self.of(self.sampler.groups()[0])
+
     def meter(self) -> Meter | None:
         """A meter of the budget to which what comes before the run has been paid, or None."""
         if self.budget is None:
@@ -80,7 +105,7 @@ class Charges:
         if self.varies:
             return self._walked.stops[-1] if self._walked.stops else 0
         groups = self.sampler.groups()
-        whole, once = len(groups[0]), self.of(groups[0])
+        whole, once = len(groups[0]), self._once
         full = self.sampler.steps // whole
         fit = bisect_left(range(full), True, key=lambda n: not self._fits(once, n + 1))
         rest = [] if full == len(groups) else self.of(groups[-1])
@@ -97,7 +122,7 @@ class Charges:
             return self.before + self._walked.entries[: self._walked.reach(steps)]
         whole = -(-steps // len(groups[0]))
         short = whole == len(groups) and len(groups[-1]) != len(groups[0])
-        alike = [(m, count * (whole - short)) for m, count in self.of(groups[0])]
+        alike = [(m, count * (whole - short)) for m, count in self._once]
         return self.before + alike + (self.of(groups[-1]) if short else [])
 
     def counts(self, steps: NDArray[np.int64], index: dict[Mechanism, int]) -> NDArray[np.float64]:
@@ -121,7 +146,7 @@ class Charges:
             return found
         whole = -(-steps // len(groups[0]))
         last = (whole == len(groups)) & (len(groups[-1]) != len(groups[0]))
-        once, short = row(self.of(groups[0])), row(self.of(groups[-1]))
+        once, short = row(self._once), row(self.of(groups[-1]))
         return running + np.outer(whole - last, once) + np.outer(last, short)
 
     @cached_property

@@ -18,6 +18,7 @@ from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Gaussian, Ledger, Neighbours, Refused, Release
 from dpkit.methods import Method
 from dpkit.samplers import Sampler
+from dpkit.samplers.base import Entries
 from dpkit.schedules import read_once
 
 MEANINGLESS = 20.0
@@ -74,7 +75,7 @@ class Plan:
                 f"neighbouring relation; choose another sampler."
             )
         self._check_reaction(len(self.sampler.groups()[0]))
-        self._charges.of(self.sampler.groups()[0])
+        self._charges.check_some()
         self._check_budget()
 
     @property
@@ -98,6 +99,10 @@ class Plan:
     def meter(self) -> Meter | None:
         """A meter of the budget that `before` has been paid to, or None; a run pays it."""
         return self._charges.meter()
+
+    def check(self, group: range, entries: Entries) -> None:
+        """Refuse what a group of steps is charged if the plan was priced at something else."""
+        self._charges.check(group, entries)
 
     def ledger(self, steps: int | None = None) -> Ledger:
         """What the first `steps` steps are going to be charged (all of them by default)."""

@@ -138,6 +138,7 @@ class _Run:
                 break
             releases = [plan.method.releases(step, self.looks.history) for step in group]
             entries = plan.sampler.at_step(group.start).charge(releases, plan.neighbours)
+            plan.check(group, entries)
             if meter is not None and not meter.pay(entries):
                 break
             self.spend.charge(entries)

@@ -1,5 +1,6 @@
 """Plans: priced before they run, stored and loaded, refused in words."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -206,3 +207,29 @@ def test_noise_beyond_the_methods_range_is_refused_in_words():
 def test_what_is_nothing_of_the_kind_is_told_with_an_example(wrong, example):
     with pytest.raises(TypeError, match=f"must be such as {example}"):
         dp.Plan(dp.DPSGD(), dp.Poisson(0.1, 5), **wrong)
+
+
+@dataclasses.dataclass(frozen=True)
+class Careless(dp.DPSGD):
+    """A method whose noise falls at some steps, and which does not say so."""
+
+    falls: tuple[int, ...] = ()
+
+    def releases(self, step, history=()):
+        return (dp.Release(dp.Gaussian(0.5 if step in self.falls else self.noise_multiplier)),)
+
+
+@pytest.mark.parametrize("step", [0, 50, 99])
+def test_a_method_that_varies_unsaid_is_refused_at_once(step):
+    with pytest.raises(dp.Refused, match="costs other than step 0, .* `varies`"):
+        dp.Plan(Careless(4.0, falls=(step,)), dp.Poisson(0.1, 100))
+
+
+def test_a_step_that_costs_more_than_it_was_priced_at_is_never_drawn():
+    careless = dp.Plan(Careless(4.0, falls=(3,)), dp.Poisson(0.1, 10), 1e-3)
+    data = dp.datasets.load("blobs", num_examples=50)
+    steps = dp.train(dp.zoo.logistic(data, seed=0), data, careless, seed=0)
+    assert [next(steps).step for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(dp.Refused, match="Step 3 costs other than step 0"):
+        next(steps)
+    assert next(steps, None) is None
