@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.special import erfcx, ndtr, ndtri
 
+from dpkit.later import special
 from dpkit.mechanisms import (
     FixedSizeGaussian,
     Gaussian,
@@ -80,7 +80,7 @@ def gaussian_tradeoff(mu: float, fpr: np.ndarray) -> np.ndarray:
     """Phi(Phi^-1(1 - a) - mu) (Dong, Roth, Su 2019)."""
     if math.isinf(mu):
         return np.zeros_like(fpr)
-    return ndtr(-ndtri(fpr) - mu)
+    return special.ndtr(-special.ndtri(fpr) - mu)
 
 
 def gaussian_sigma(mechanism: Mechanism) -> float | None:
@@ -118,10 +118,10 @@ def _gaussian_root(mu: np.ndarray, log_delta: float) -> np.ndarray:
     n = np.full(len(mu), math.sqrt(-2 * log_delta))
     active = np.ones(len(mu), dtype=bool)
     for _ in range(60):
-        away = 0.5 * erfcx((n + mu) / math.sqrt(2))
+        away = 0.5 * special.erfcx((n + mu) / math.sqrt(2))
         size = np.exp(-0.5 * n * n)
-        ahead = size * (0.5 * erfcx(np.maximum(n, 0.0) / math.sqrt(2)) - away)
-        value = np.where(n > 0, ahead, ndtr(-n) - size * away)
+        ahead = size * (0.5 * special.erfcx(np.maximum(n, 0.0) / math.sqrt(2)) - away)
+        value = np.where(n > 0, ahead, special.ndtr(-n) - size * away)
         good = (value > 0) & (size > 0)
         value, slope = np.where(good, value, 1.0), np.where(good, mu * size * away, 1.0)
         move = np.where(good, (np.log(value) - log_delta) * value / slope, -0.5 * (n + mu / 2))

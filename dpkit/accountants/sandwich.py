@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import fft
 
 from dpkit.accountants.layout import MOST, Counts, Layout, Pairs, laid_out
+from dpkit.later import fft
 from dpkit.mechanisms import grid as grids
 from dpkit.mechanisms import tangents
 

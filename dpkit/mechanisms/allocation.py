@@ -12,8 +12,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
-from scipy.special import log_ndtr, ndtr, ndtri
+
+from dpkit.later import fft, special
 
 FLOOR = 1e-14
 """More than rounding in the transforms, and what they fold over, moves in any profile."""
@@ -83,10 +83,10 @@ def _finest(s: float, cap: float, batches: int) -> tuple[int, float]:
     """
     body = math.exp(-0.5 * s * s + _BODY * s)
     # The spread of X below the body's end, or of all of it if that is smaller.
-    first, square = log_ndtr((math.log(body) - np.array([0.5, 1.5]) * s * s) / s)
+    first, square = special.log_ndtr((math.log(body) - np.array([0.5, 1.5]) * s * s) / s)
     within = math.exp(s * s + float(square)) - math.exp(2 * float(first))
     spread = math.sqrt(min(within, math.expm1(s * s)))
-    least = math.exp(-0.5 * s * s + s * float(ndtri(_UNLIKELY ** (1 / batches))))
+    least = math.exp(-0.5 * s * s + s * float(special.ndtri(_UNLIKELY ** (1 / batches))))
     step = max(min(spread / _FINE, least), 18.0 * spread * math.sqrt(batches) / _MOST)
     low = math.exp(-0.5 * s * s - _LOW * s)
     body = cap if cap - low < _ENOUGH * step else min(body, low + _CELLS * step)
@@ -112,11 +112,11 @@ def tail(batches: int, noise_multiplier: float, cap: float, kappa: np.ndarray) -
 
 
 def _above_q(log_x: np.ndarray | float, s: float) -> np.ndarray:
-    return ndtr(-(np.asarray(log_x) + 0.5 * s * s) / s)
+    return special.ndtr(-(np.asarray(log_x) + 0.5 * s * s) / s)
 
 
 def _above_p(log_x: np.ndarray | float, s: float) -> np.ndarray:
-    return ndtr(-(np.asarray(log_x) - 0.5 * s * s) / s)
+    return special.ndtr(-(np.asarray(log_x) - 0.5 * s * s) / s)
 
 
 def _pieces(s: float, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +126,7 @@ def _pieces(s: float, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     out = []
     for shift in (-0.5, 0.5):
         z = log_x / s + shift * s
-        left, right = np.diff(ndtr(z)), -np.diff(ndtr(-z))
+        left, right = np.diff(special.ndtr(z)), -np.diff(special.ndtr(-z))
         out.append(np.where(z[1:] < 0, left, right))
     return out[0], out[1]
 

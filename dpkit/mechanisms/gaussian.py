@@ -8,9 +8,9 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import erfcx, ndtr
 
 from dpkit.knobs import check_knobs, knob
+from dpkit.later import special
 from dpkit.mechanisms.base import (
     FixedSizeSampling,
     Mechanism,
@@ -116,8 +116,10 @@ def gaussian_profile(mu: Any, epsilon: Any) -> np.ndarray:
     far = np.minimum(size / safe + safe / 2, 1e300)
     # The first form keeps relative accuracy in the tail, where the second cancels.
     scale = 0.5 * np.exp(-0.5 * np.maximum(near, 0.0) ** 2)
-    right = scale * (erfcx(np.maximum(near, 0.0) / math.sqrt(2)) - erfcx(far / math.sqrt(2)))
-    left = ndtr(-near) - scale_left(near) * erfcx(far / math.sqrt(2))
+    right = scale * (
+        special.erfcx(np.maximum(near, 0.0) / math.sqrt(2)) - special.erfcx(far / math.sqrt(2))
+    )
+    left = special.ndtr(-near) - scale_left(near) * special.erfcx(far / math.sqrt(2))
     value = np.maximum(np.where(near > 0, right, left), 0.0)
     value = np.where(np.isinf(mu), 1.0, np.where(mu > 0, value, 0.0))
     small = np.exp(-size)

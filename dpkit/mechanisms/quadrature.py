@@ -6,7 +6,8 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import log_ndtr
+
+from dpkit.later import special
 
 _EDGE = 8.8  # standard deviations beyond which a Gaussian holds less than 1e-18
 _WIDE = math.sqrt(80.0)  # where e^(d^2/2 - 2 pi d/h) is best made less than e^-40
@@ -267,9 +268,13 @@ def replaced_profile(rate: float, sigma: float, epsilon: object) -> np.ndarray:
         return np.where(eps < -1e308, 1.0, rate * np.ones_like(eps))
     size = np.minimum(np.abs(eps), 1e9)
     x0 = _where_loss(rate, sigma, size)
-    stay = math.log1p(-rate) + log_ndtr(-x0 / sigma) if rate < 1 else np.full(eps.shape, -np.inf)
-    here = math.log(rate) + log_ndtr((1 - x0) / sigma)
-    there = math.log(rate) + log_ndtr((-1 - x0) / sigma)
+    stay = (
+        math.log1p(-rate) + special.log_ndtr(-x0 / sigma)
+        if rate < 1
+        else np.full(eps.shape, -np.inf)
+    )
+    here = math.log(rate) + special.log_ndtr((1 - x0) / sigma)
+    there = math.log(rate) + special.log_ndtr((-1 - x0) / sigma)
     # P - e^eps Q of the half line, each term in logarithms: e^eps alone may overflow.
     value = np.exp(np.logaddexp(stay, here)) - np.exp(size + np.logaddexp(stay, there))
     value = np.clip(value, 0.0, 1.0)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr
 
 from dpkit.knobs import check_knobs
+from dpkit.later import special
 from dpkit.mechanisms.allocated import AllocatedBelow, _batches
 from dpkit.mechanisms.atoms import Atoms
 from dpkit.mechanisms.base import Mechanism
@@ -128,10 +128,10 @@ def _slices(batches: int, s: float) -> Atoms:
     """Probabilities of the slices of the maximum under P and under Q."""
     low = min(0.0, -_REACH * s) if batches < 1000 else -2 * s
     cuts = np.linspace(low, 2 + _REACH * s, _SLICES - 1)
-    shared = (batches - 1) * log_ndtr(cuts / s)
+    shared = (batches - 1) * special.log_ndtr(cuts / s)
     both = []
     for mean in (2.0, 1.0):
-        log_below = shared + log_ndtr((cuts - mean) / s)
+        log_below = shared + special.log_ndtr((cuts - mean) / s)
         below = np.concatenate([[0.0], np.exp(log_below), [1.0]])
         above = np.concatenate([[1.0], -np.expm1(log_below), [0.0]])
         both.append(np.where(below[1:] < 0.5, np.diff(below), -np.diff(above)))

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc
 
 from dpkit.knobs import check_knobs, knob
+from dpkit.later import special
 from dpkit.mechanisms import EpsilonDelta, Neighbours, Refused, Release, UpperSide
 from dpkit.samplers.base import Blocks, Entries, Sampler
 from dpkit.samplers.poisson import Poisson, sampled
@@ -116,7 +116,7 @@ class TruncatedPoisson(Sampler):
 
 def _at_least(size: int, num_examples: int, rate: float) -> float:
     """The chance that so many of all records join a step."""
-    return float(betainc(size, num_examples - size + 1, rate))
+    return float(special.betainc(size, num_examples - size + 1, rate))
 
 
 def _safe(chance: float, num_examples: int, rate: float) -> int:
