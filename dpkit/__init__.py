@@ -41,6 +41,7 @@ _HOMES = {
 _MODULES = (
     "accountants",
     "auditing",
+    "course",
     "datasets",
     "figures",
     "gradients",
@@ -58,6 +59,7 @@ __all__ = [*_HOME_OF, *_MODULES]  # noqa: PLE0604
 if TYPE_CHECKING:
     from dpkit import (  # noqa: F401
         auditing,
+        course,
         datasets,
         figures,
         gradients,

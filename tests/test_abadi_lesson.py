@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import dpkit as dp
 from dpkit import abadi
 from dpkit.figures import abadi as pictures
 from dpkit.widgets import abadi as lesson
-from dpkit.widgets import abadi_live, abadi_prices, abadi_quiz, abadi_stored
+from dpkit.widgets import abadi_live, abadi_prices, abadi_stored
 
 MNIST = 60_000
 
@@ -257,14 +256,3 @@ def test_data_that_cannot_be_brought_are_told_of(live, monkeypatch):
 def test_pictures_without_runs_say_what_to_do():
     figure = pictures.accuracies([], 5.0)
     assert figure["layout"]["annotations"][0]["text"] == "press Train"
-
-
-def test_the_exercises_accept_what_is_computed():
-    for exercise in abadi_quiz.EXERCISES:
-        low, high = exercise.accepted()
-        assert exercise.verdict((low + high) / 2).startswith("Right.")
-        assert exercise.verdict(low * 0.9).startswith("Not yet")
-        assert exercise.verdict(None).startswith("Not answered yet.")
-    said = [float(n) for n in re.findall(r"\d\.\d+", abadi_quiz.EXERCISES[2].why)]
-    run = abadi.prices(abadi.Experiment(noise_multiplier=4.0, components=0), MNIST, 10_000)
-    assert said == [round(v, n) for v, n in ((run.exact, 3), (run.moments, 2), (run.layers, 3))]

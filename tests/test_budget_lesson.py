@@ -12,7 +12,7 @@ import dpkit as dp
 from dpkit import schedules
 from dpkit.figures import schedules as figures
 from dpkit.knobs import every_knob
-from dpkit.widgets import race, schedules_quiz
+from dpkit.widgets import race
 from dpkit.widgets import schedules as lesson
 
 EPOCHS = {
@@ -119,7 +119,7 @@ def test_a_budget_that_fits_no_epoch_is_told(budget):
 def test_the_panel_needs_no_torch():
     code = (
         "import sys\nsys.modules['torch'] = None\n"
-        "from dpkit.widgets import schedules, schedules_quiz\n"
+        "from dpkit.widgets import schedules\n"
         "panel = schedules.BudgetPanel()\npanel.join()\npanel.check()\nprint(panel.epochs)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -170,26 +170,6 @@ def test_figures_of_nothing_are_lawful():
     assert len(figures.race(empty, "share")["data"]) == 2
     assert figures.prices([], (0.1, 10.0))["data"] == []
     assert figures.spending([0.1, np.inf], 1)["layout"]["yaxis"]["range"][1] < 1
-
-
-def test_the_exercises_accept_what_is_computed():
-    for exercise in schedules_quiz.EXERCISES:
-        low, high = exercise.accepted()
-        assert exercise.verdict((low + high) / 2).startswith("Right.")
-        assert exercise.verdict(low * 0.9 - 1).startswith("Not yet")
-        assert exercise.verdict(None).startswith("Not answered yet")
-    halved, thirty, promise, look = (e.accepted() for e in schedules_quiz.EXERCISES)
-    noise = schedules.StepDecay(12.0, 0.7, 15)
-    spent = sum(0.5 / noise(e) ** 2 for e in range(58))
-    assert halved == (58, 58) and 0.5 / noise(58) ** 2 == pytest.approx(0.0295, abs=5e-5)
-    assert 0.78125 - spent == pytest.approx(0.0223, abs=5e-5)
-    sigma = 4.875
-    assert thirty[0] < sigma < thirty[1]
-    assert 0.7 < 30 / 200 + 30 / (2 * sigma**2) <= 0.7813
-    assert promise[0] < 6.13 < promise[1] and not promise[0] < 5.68
-    sigma_v = 0.0352
-    assert look[0] < sigma_v < look[1]
-    assert 40 / (2 * 1437**2 * sigma_v**2) == pytest.approx(0.0078125, rel=0.01)
 
 
 def test_what_the_lesson_tells_of_mnist_is_what_was_measured():

@@ -15,7 +15,7 @@ from ipywidgets.widgets.widget import _instances
 
 from dpkit.accountants import GDP, PLD, Advanced, Basic
 from dpkit.mechanisms import Gaussian, Laplace, Ledger, Neighbours, RandomisedResponse
-from dpkit.widgets import exercises, pricing
+from dpkit.widgets import pricing
 from dpkit.widgets.accounting import AccountantsPanel, FiveAnswersPanel
 from dpkit.widgets.controls import Slider
 from dpkit.widgets.examples import COUNT, GAMES, NOISES, Composed, Count, Survey
@@ -54,13 +54,13 @@ def test_the_lessons_start_without_torch():
         "import sys\n"
         "for name in ('torch', 'torchvision', 'sklearn'):\n"
         "    sys.modules[name] = None\n"
-        "from dpkit.widgets import accounting, exercises, lessons\n"
+        "from dpkit.widgets import accounting, lessons\n"
         "panels = [lessons.RandomisedResponsePanel(), lessons.NoisePanel(),\n"
         "          lessons.HypothesisPanel(), lessons.CompositionPanel(),\n"
         "          accounting.AccountantsPanel(), accounting.FiveAnswersPanel()]\n"
         "for panel in panels:\n"
         "    panel.redraw(); panel.check(); panel.close()\n"
-        "exercises.PRIVACY[0].check(2.2)\n"
+        "from dpkit import course; course.check('01.1', 2.2)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -449,28 +449,3 @@ def test_a_table_escapes_what_it_shows():
     assert "a &lt;b&gt;" in table.value and "y &amp; z" in table.value
     assert "<i>" not in table.value
     table.close()
-
-
-# ---- exercises --------------------------------------------------------------------------------
-
-RIGHT = [
-    *zip(exercises.PRIVACY, (2.197, 10, 2.063), strict=True),
-    *zip(exercises.ACCOUNTANTS, (0.947, 2.03, 21_364), strict=True),
-]
-
-
-@pytest.mark.parametrize(("exercise", "right"), RIGHT)
-def test_an_exercise_knows_right_from_wrong(exercise, right, capsys):
-    assert exercise.verdict(right).startswith("Right. ")
-    assert "too large" in exercise.verdict(1.1 * right)
-    assert "too small" in exercise.verdict(0.9 * right)
-    assert exercise.hint in exercise.verdict(None)
-    assert exercise.more in exercise.verdict(0.0)
-    assert "is a number" in exercise.verdict("ln 9")
-    exercise.check(None)
-    assert capsys.readouterr().out.startswith("Not answered yet")
-
-
-def test_adding_up_is_no_answer_to_the_third_exercise():
-    assert "too large" in exercises.PRIVACY[2].verdict(3.0)
-    assert "too large" in exercises.ACCOUNTANTS[0].verdict(1.26)

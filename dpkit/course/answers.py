@@ -1,0 +1,89 @@
+"""What a learner gives as an answer, read as one number; whatever else it is, told kindly."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from dpkit.words import say
+
+
+class Unreadable(ValueError):
+    """What was given is no number; the message says what it is, and what to do."""
+
+
+def read(given: Any) -> float:
+    """The number that was given; `Unreadable` for anything that is not one real, finite number.
+
+    *Guarantee*: no value, of whatever type, raises another exception than `Unreadable`.
+    """
+    try:
+        return _finite(_number(given))
+    except Unreadable:
+        raise
+    except Exception:  # values of any class, whose methods may do anything
+        raise Unreadable(_called(given)) from None
+
+
+def _number(given: Any) -> float:
+    if type(given).__name__ in ("bool", "bool_"):
+        raise Unreadable(say("A number is asked for, not true or false."))
+    if isinstance(given, str | bytes):
+        raise Unreadable(_text(given if isinstance(given, str) else given.decode("utf-8")))
+    if isinstance(given, complex) or getattr(getattr(given, "dtype", None), "kind", "") == "c":
+        raise Unreadable(say("That is a complex number; a real one is asked for."))
+    if callable(given) and not hasattr(given, "__float__"):
+        raise Unreadable(
+            say("That is a function; call it, with brackets, and give what it returns.")
+        )
+    if isinstance(given, int | float):
+        return float(given) if abs(given) < 1e308 or given != given else math.inf
+    shape = getattr(given, "shape", None)
+    if shape is not None and len(shape) == 0:
+        return _number(given.item()) if hasattr(given, "item") else float(given)
+    if hasattr(given, "__len__"):
+        raise Unreadable(_many(len(given)))
+    if hasattr(given, "__float__"):
+        return float(given)
+    raise Unreadable(_called(given))
+
+
+def _finite(number: float) -> float:
+    if math.isnan(number):
+        raise Unreadable(
+            say("nan is no number: somewhere 0 was divided by 0, or a logarithm had no value.")
+        )
+    if math.isinf(number):
+        raise Unreadable(say("That is infinite, or too large; a finite number is asked for."))
+    return number
+
+
+def _text(given: str) -> str:
+    """What to say to a text, by what stands in it."""
+    plain = given.strip().replace("\N{MINUS SIGN}", "-")
+    percent = re.fullmatch(r"([-+]?[\d.,]+)\s*%", plain)
+    if percent:
+        return say("A percentage is a share of 100: write 0.25 for 25%, without quotes.")
+    if re.fullmatch(r"[-+]?\d+,\d+", plain) and not re.fullmatch(r"[-+]?\d{1,3},\d{3}", plain):
+        return say("Numbers have a point, not a comma, in Python; and no quotes.")
+    found = re.search(r"[-+]?(\d[\d,_]*\.?\d*|\.\d+)(e[-+]?\d+)?", plain, re.IGNORECASE)
+    if found is None:
+        return say("That is text, and a number is asked for.")
+    number = found[0].replace(",", "")
+    return say("That is text: write the number alone, without quotes: {number}.", number=number)
+
+
+def _many(count: int) -> str:
+    if count == 1:
+        return say("That holds one number, but is none itself: take it out with [0] or .item().")
+    return say("One number is asked for, and that holds {count}.", count=count)
+
+
+def _called(given: Any) -> str:
+    kind = type(given).__name__
+    if any("epsilon" in vars(cls) for cls in type(given).__mro__):
+        return say(
+            "That is of the type {kind}; ask it for a number, such as its epsilon.", kind=kind
+        )
+    return say("A number is asked for, and that is of the type {kind}.", kind=kind)

@@ -1,0 +1,552 @@
+"""The course: exercises accept what is computed, feedback is true, progress survives anything."""
+
+import functools
+import json
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dpkit as dp
+import dpkit.plan
+from dpkit import abadi, course
+from dpkit.course import __main__ as command
+from dpkit.course import answers, exercises, record, sealing
+from dpkit.course.exercises import SEALED, Exercise, book
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "docs" / "instructors" / "exercises.toml"
+SOLUTIONS = SOURCE.with_name("solutions.md")
+PLAIN = sealing.source(SOURCE)
+WRONG = [(name, known) for name, parts in PLAIN.items() for known in parts.get("wrong", [])]
+NAMES = {"math": math, "dp": dp, "abadi": abadi, "replace": replace}
+
+
+@pytest.fixture(autouse=True)
+def own_file(tmp_path, monkeypatch):
+    path = tmp_path / "own" / "progress.json"
+    monkeypatch.setenv("DPKIT_PROGRESS", str(path))
+    monkeypatch.setattr(record, "_kept", {})
+    return path
+
+
+@functools.cache
+def computed(formula):
+    return float(eval(formula, dict(NAMES)))
+
+
+def lesson_cells(lesson, kind=None):
+    cells = json.loads((ROOT / "notebooks" / lesson.notebook).read_text())["cells"]
+    return ["".join(c["source"]) for c in cells if kind in (None, c["cell_type"])]
+
+
+def flat(text):
+    return " ".join(text.replace("*", "").replace("$\\varepsilon", "ε").replace("$", "").split())
+
+
+# ---- what is accepted -------------------------------------------------------------------------
+
+
+def test_the_sealed_file_is_that_of_the_source():
+    assert sealing.unsealed(SEALED) == sealing.shipped(PLAIN), "seal the exercises anew"
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_dpkit_computes_is_accepted(name):
+    value, parts = computed(PLAIN[name]["solution"]), PLAIN[name]
+    assert parts["answer"] == pytest.approx(value, rel=1e-4)
+    told = book()[name].verdict(value)
+    assert told.right and told.text == f"Right. {parts['why']}"
+    below, above = value - 0.06 * abs(value) - 1e-9, value + 0.06 * abs(value) + 1e-9
+    if not parts.get("kind"):
+        assert book()[name].verdict(below).right is not True, "too low, and accepted"
+        assert book()[name].verdict(above).right is not True, "too high, and accepted"
+
+
+@pytest.mark.parametrize(("name", "known"), WRONG, ids=[f"{n}:{k['value']}" for n, k in WRONG])
+def test_a_known_mistake_is_what_its_formula_gives(name, known):
+    value = computed(known["formula"])
+    assert known["value"] == pytest.approx(value, rel=1e-4, abs=1e-12)
+    told = book()[name].verdict(value)
+    assert told.right is False and told.text == f"Not yet. {known['says']}"
+
+
+def test_closed_forms_agree_with_the_accountants():
+    """Answers once more, by hand."""
+    noise = dp.schedules.StepDecay(12.0, 0.7, 15)
+    spent = [0.5 / noise(epoch) ** 2 for epoch in range(59)]
+    assert sum(spent[:58]) <= 0.78125 < sum(spent)
+    by_hand = {
+        "01.1": math.log(9), "02.1": 0.06, "02.2": 0.6, "04.3": 4, "05.1": 5 * math.log(10) / 32,
+        "05.2": math.sqrt(8), "06.1": 58, "06.2": math.sqrt(15 / 0.63125), "07.1": 23_853,
+        "07.3": 10**-0.5, "08.2": PLAIN["08.1"]["answer"] * math.sqrt(10),
+        "08.4": 4 * math.log(3), "09.2": math.log(20), "10.3": 2245 * 400, "10.4": 20,
+    }  # fmt: skip
+    for name, value in by_hand.items():
+        assert book()[name].verdict(value).right, name
+    truth = dp.Plan(dp.DPSGD(1.0), dp.Shuffle(100, 1), relation=dp.Neighbours.ZERO_OUT).bounds()
+    bins = dp.Plan(dp.DPSGD(1.0), dp.BallsInBins(100, 1), relation=dp.Neighbours.ZERO_OUT)
+    assert bins.epsilon() < truth.lower, "libraries 1 and 2 of 04.1 print what is false"
+    assert sum(not fault.audited for fault in dp.auditing.FAULTS) == 4, "as 09.4 says"
+    mu = math.sqrt(2245) * 2 * math.sqrt(200) / 5000
+    assert 8981 * (2 * math.sqrt(50) / 5000) ** 2 == pytest.approx(mu**2, rel=1e-3)
+
+
+def figures(text):
+    """Every number of a text that is no small whole one, with its decimals."""
+    for found in re.findall(r"(?<![\w.])\d[\d,_]*(?:\.\d+)?", text):
+        number = found.rstrip(",").replace(",", "").replace("_", "")
+        year = re.fullmatch("20[0-2][0-9],?", found)
+        if "." in number or float(number) > 1000 and not year:
+            yield float(number), len(number.partition(".")[2])
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_figure_of_the_feedback_is_computed_or_given(name):
+    parts = PLAIN[name]
+    formulas = [parts["solution"], *parts.get("facts", [])]
+    formulas += [known["formula"] for known in parts.get("wrong", [])]
+    given = " ".join([parts["question"], *formulas])
+    known = [value for value, _ in figures(given)] + [computed(f) for f in formulas]
+    texts = [parts["why"], *(k["says"] for k in parts.get("wrong", []))]
+    lessons = flat(" ".join(lesson_cells(next(x for x in course.LESSONS if x.number == name[:2]))))
+    for text in texts + parts["hints"]:
+        for number, decimals in figures(text):
+            fits = any(abs(value - number) <= 0.5001 * 10.0**-decimals for value in known)
+            hinted = text in parts["hints"] and f"{number:g}" in lessons
+            assert fits or hinted, f"{number} in: {text}"
+
+
+def test_answers_are_not_in_clear_text_in_what_learners_have():
+    kept = [p for p in (ROOT / "dpkit").rglob("*") if p.suffix in (".py", ".json", ".sealed")]
+    text = "\n".join(p.read_text() for p in kept)
+    for name, parts in PLAIN.items():
+        assert parts["why"] not in text and parts["hints"][-1] not in text, name
+    pattern = "course/*.sealed"
+    assert pattern in (ROOT / "pyproject.toml").read_text() and list((ROOT / "dpkit").glob(pattern))
+    assert "course" in dp.__all__ and dp.course is course
+
+
+# ---- feedback ---------------------------------------------------------------------------------
+
+
+def test_hints_grow_stronger_and_mistakes_are_recognised(capsys):
+    soft, strong = PLAIN["01.3"]["hints"]
+    course.check("01.3")
+    assert capsys.readouterr().out == 'Not answered yet. For a hint: course.hint("01.3")\n'
+    course.check("01.3", 2.5)
+    assert capsys.readouterr().out == f"Not yet: 2.5 is too large. Hint: {soft}\n"
+    course.check("01.3", 1.5)
+    assert capsys.readouterr().out == f"Not yet: 1.5 is too small. Hint: {strong}\n"
+    course.check("01.3", 2.0)
+    assert "too small, though it is close" in capsys.readouterr().out
+    course.check("1.3", 3)
+    said = capsys.readouterr().out
+    assert "sum of the epsilons" in said and strong in said
+    course.check("01.3", dp.PLD().epsilon(dp.Ledger(((dp.Laplace(10.0), 30),)), 1e-5))
+    assert capsys.readouterr().out.startswith("Right. Thirty releases")
+    assert record.load()["01.3"] == record.Tried(attempts=5, hints=0, solved=True)
+    for expected in (soft, strong, strong):
+        course.hint("01.3")
+        assert capsys.readouterr().out == f"Hint: {expected}\n"
+    assert record.load()["01.3"].hints == 3
+
+
+class Odd:
+    """Nothing works with it."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+    def __float__(self):
+        raise ZeroDivisionError
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+BAD = [
+    ("2.197", "without quotes: 2.197."),
+    (" 1,234.5 ", "without quotes: 1234.5."),
+    ("ε = 2.1", "without quotes: 2.1."),
+    ("90%", "write 0.25 for 25%"),
+    ("2,197", "without quotes: 2197."),
+    ("2,19", "a point, not a comma"),
+    ("ln 9 or so"[:2], "That is text"),
+    ("", "That is text"),
+    (b"2", "That is text"),
+    (b"\xff", "of the type bytes"),
+    ([2.197], "take it out with [0]"),
+    ([1, 2, 3], "that holds 3"),
+    ((), "that holds 0"),
+    ({"a": 1}, "take it out"),
+    (np.array([1.0, 2.0]), "that holds 2"),
+    (torch.tensor([2.197]), ".item()"),
+    (torch.zeros(2, 2), "that holds 2"),
+    (torch.zeros((), device="meta"), "of the type Tensor"),
+    (torch.tensor(True), "not true or false"),
+    (True, "not true or false"),
+    (np.bool_(True), "not true or false"),
+    (float("nan"), "nan is no number"),
+    (np.float32("nan"), "nan is no number"),
+    (float("inf"), "infinite"),
+    (10**400, "infinite, or too large"),
+    (Decimal("NaN"), "nan is no number"),
+    (2 + 1j, "complex"),
+    (np.complex64(1), "complex"),
+    (math.log, "call it, with brackets"),
+    (dp.Plan, "call it, with brackets"),
+    (lambda: 2.197, "call it, with brackets"),
+    (dp.Plan(dp.DPSGD(1.0), dp.Poisson(0.1, 5)), "of the type Plan; ask it"),
+    (dp.PLD(), "of the type PLD; ask it"),
+    (..., "of the type ellipsis"),
+    (object(), "of the type object"),
+    (np, "of the type module"),
+    (Odd(), "of the type Odd"),
+    (np.datetime64("2020-01-01"), "number"),
+    (-2.197, "the sign is not"),
+]
+
+
+@pytest.mark.parametrize(("given_", "said"), BAD, ids=[str(i) for i in range(len(BAD))])
+def test_what_is_no_number_gets_a_hint_and_is_no_mistake(given_, said, capsys):
+    course.check("01.1", given_)
+    assert said in capsys.readouterr().out
+    assert record.load() == {}, "a slip of form is no wrong answer"
+
+
+@pytest.mark.parametrize(
+    "right",
+    [2.197, np.float64(2.197), np.float32(2.197), np.array(2.197), torch.tensor(2.197),
+     torch.tensor(2.197, requires_grad=True), Decimal("2.197"), Fraction(2197, 1000)],
+)  # fmt: skip
+def test_numbers_of_every_kind_are_read(right):
+    assert book()["01.1"].verdict(right).right
+
+
+@given(st.one_of(st.text(), st.floats(), st.integers(), st.binary(), st.complex_numbers(),
+                 st.lists(st.floats()), st.dictionaries(st.text(), st.none()), st.booleans(),
+                 st.decimals(), st.fractions(), st.dates()))  # fmt: skip
+def test_nothing_that_is_given_ends_in_a_traceback(anything):
+    try:
+        assert math.isfinite(answers.read(anything))
+    except answers.Unreadable as fault:
+        assert str(fault).endswith((".", "[0] or .item()."))
+
+
+def test_units_forms_and_choices_are_told():
+    share = Exercise(0.24, 0.26, ("soft", "strong"), "why")
+    assert "divide it by 100" in share.verdict(25).text and share.verdict(25).right is None
+    whole = Exercise(18, 18, ("soft", "strong"), "why", "whole")
+    assert "whole number" in whole.verdict(18.4).text and whole.verdict(18.4).right is None
+    assert whole.verdict(18.0000000001).right
+    choice = Exercise(3, 3, ("soft", "strong"), "why", "choice", 4)
+    assert choice.verdict(5).text == "Choose one of the numbers 1 to 4."
+    assert choice.verdict(2).text == "Not yet. Hint: soft"
+
+
+@pytest.mark.parametrize("name", ["99.9", "", None, 3, ["01.1"], "check"])
+def test_an_exercise_that_is_not_there_is_told(name, capsys):
+    course.check(name, 3)
+    course.hint(name)
+    assert capsys.readouterr().out.count("There is no exercise") == 2
+
+
+def test_the_course_needs_neither_torch_nor_numpy():
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'numpy', 'scipy', 'plotly', 'ipywidgets'):\n"
+        "    sys.modules[name] = None\n"
+        "from dpkit import course\n"
+        "course.check('01.1', 2.2); course.contents()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("Right."), done.stderr
+
+
+# ---- progress ---------------------------------------------------------------------------------
+
+
+def test_progress_is_kept_shown_and_forgotten(own_file, capsys):
+    course.check("01.1", 9)
+    course.check("01.1", 2.197)
+    course.check("01.1", 2.197)
+    stored = json.loads(own_file.read_text())["exercises"]
+    assert stored == {"01.1": {"attempts": 2, "hints": 0, "solved": True}}
+    assert [p.name for p in own_file.parent.iterdir()] == [own_file.name], "no part is left"
+    shown = repr(course.progress())
+    assert f"1 of {len(PLAIN)} exercises solved" in shown
+    assert re.search(r"01 What is differential privacy\? +1 of 3 +2 +0", shown)
+    assert "1 of 3" in course.contents()._repr_html_()
+    course.check("01.1", 9)
+    assert record.load()["01.1"].solved, "what was solved stays solved"
+    course.forget()
+    assert not own_file.exists() and "cleared" in capsys.readouterr().out
+    course.forget()
+    assert record.load() == {}
+
+
+DAMAGED = [
+    b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": "x"}', b"a thesis, not a progress file",
+    b'{"format": "dpkit course progress", "version": 2, "exercises": {}}',
+    b'{"format": "dpkit course progress", "version": 1}',
+    b'{"format": "dpkit course progress", "version": 1, "exercises": {"01.1": 3}}',
+    b'{"format": "dpkit course progress", "version": 1, "exercises": {"01.1":'
+    b' {"attempts": -1, "hints": 0, "solved": true}}}',
+    b'{"format": "dpkit course progress", "version": 1, "exercises": {"01.1":'
+    b' {"attempts": 1, "hints": 0, "solved": "yes"}}}',
+    b"[" * 100_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=[str(i) for i in range(len(DAMAGED))])
+def test_a_damaged_or_foreign_file_is_set_aside_and_told(content, own_file, capsys):
+    own_file.parent.mkdir()
+    own_file.write_bytes(content)
+    (own_file.parent / "progress.json.set-aside-1").write_text("an earlier one")
+    course.check("01.1", 2.197)
+    said = capsys.readouterr().out
+    assert said.count("set-aside-2") == 1 and "Right." in said
+    assert (own_file.parent / "progress.json.set-aside-2").read_bytes() == content
+    assert (own_file.parent / "progress.json.set-aside-1").read_text() == "an earlier one"
+    assert record.load()["01.1"].solved and capsys.readouterr().out == ""
+
+
+def test_forgetting_deletes_no_foreign_file(own_file, capsys):
+    own_file.parent.mkdir()
+    own_file.write_text("my thesis")
+    course.forget()
+    (aside,) = own_file.parent.iterdir()
+    assert aside.read_text() == "my thesis" and "set-aside-1" in capsys.readouterr().out
+
+
+def test_a_disk_that_cannot_be_written_costs_one_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("DPKIT_PROGRESS", str(tmp_path / "file" / "progress.json"))
+    course.check("01.1", 9)
+    assert "cannot be saved" in capsys.readouterr().out
+    course.check("01.1", 2.197)
+    assert "cannot be saved" not in capsys.readouterr().out, "told once"
+    assert record.load()["01.1"] == record.Tried(2, 0, True), "kept while the kernel lives"
+    course.forget()
+    assert record.load() == {}
+
+
+@pytest.mark.parametrize("where", ["a folder", "no home"])
+def test_a_place_that_is_none_costs_one_sentence(where, tmp_path, monkeypatch, capsys):
+    if where == "a folder":
+        monkeypatch.setenv("DPKIT_PROGRESS", str(tmp_path))
+    else:
+        monkeypatch.setattr(record, "place", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+        monkeypatch.chdir("/proc")
+    course.check("01.1", 9)
+    assert capsys.readouterr().out.count("cannot be saved") == 1
+    course.forget()
+
+
+def test_a_write_that_is_cut_short_leaves_the_old_file(own_file, monkeypatch, capsys):
+    course.check("01.1", 2.197)
+    before = own_file.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record.os, "replace", full)
+    course.check("01.2", 10)
+    assert "No space left" in capsys.readouterr().out
+    assert own_file.read_bytes() == before and len(list(own_file.parent.iterdir())) == 1
+    assert record.load()["01.2"].solved
+
+
+def test_by_default_it_lies_in_the_home_directory(monkeypatch, tmp_path):
+    monkeypatch.delenv("DPKIT_PROGRESS")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    course.hint("01.1")
+    assert (tmp_path / ".dpkit-progress.json").exists()
+
+
+# ---- lessons ----------------------------------------------------------------------------------
+
+LESSONS = pytest.mark.parametrize("lesson", course.LESSONS, ids=lambda x: x.number)
+
+
+def test_every_notebook_is_a_lesson_in_its_order():
+    there = sorted(p.name for p in (ROOT / "notebooks").glob("*.ipynb"))
+    assert there == [*(lesson.notebook for lesson in course.LESSONS), "index.ipynb"]
+    seen = []
+    for lesson in course.LESSONS:
+        assert set(lesson.after) <= set(seen), "what comes before stands before"
+        seen.append(lesson.number)
+
+
+@LESSONS
+def test_a_lesson_has_its_parts(lesson):
+    cells = json.loads((ROOT / "notebooks" / lesson.notebook).read_text())["cells"]
+    first, last = lesson_cells(lesson)[0], lesson_cells(lesson)[-1]
+    title, _, heading, *_ = first.split("\n")
+    assert title == f"# {lesson.title}" and heading == lesson.heading
+    assert flat(lesson.question) in flat(first), "it opens with its question"
+    assert 2 <= len(lesson.objectives) <= 3 and 15 <= lesson.minutes <= 60
+    codes = lesson_cells(lesson, "code")
+    assert any(re.fullmatch(r"\w+|as_plotly\(.*", c.split("\n")[-1]) for c in codes[:2]), (
+        "a picture"
+    )
+    assert re.search(r"## Summary\n\n\* ", last), "it ends with a summary"
+    assert f"\n{lesson.onward}\n" in last and "**Sources.** " in last
+    assert last.index("## Summary") < last.index("**Next:**") < last.index("**Sources.**")
+    assert sum(text.count("**Next:**") for text in lesson_cells(lesson)) == 1
+    assert len({cell["id"] for cell in cells}) == len(cells)
+
+
+@LESSONS
+def test_a_lesson_has_three_exercises_as_they_are_sealed(lesson):
+    texts = lesson_cells(lesson)
+    checks = [(place, *found) for place, text in enumerate(texts)
+              for found in re.findall(r'^(my_\w+) = None\ncourse\.check\("([\d.]+)", (\w+)\)$',
+                                      text, re.M)]  # fmt: skip
+    assert [name for _, _, name, _ in checks] == list(lesson.exercises) and len(checks) >= 3
+    assert any("## Exercises" in text for text in texts)
+    for number, (place, made, name, checked) in enumerate(checks, 1):
+        assert made == checked
+        assert f"**{number}.** {PLAIN[name]['question'].strip()}" in texts[place - 1]
+    assert "from dpkit import course" in texts[checks[0][0]]
+    assert "".join(texts).count("course.check(") == len(checks)
+
+
+def test_the_course_as_a_learner_solves_it(capsys):
+    for lesson in course.LESSONS:
+        for code in lesson_cells(lesson, "code"):
+            for made, name in re.findall(r'^(\w+) = None\ncourse\.check\("([\d.]+)"', code, re.M):
+                scope = {made: computed(PLAIN[name]["solution"]), "course": course}
+                exec(f"course.check({name!r}, {made})", scope)
+                assert capsys.readouterr().out.startswith("Right. "), name
+    assert f"{len(PLAIN)} of {len(PLAIN)} exercises solved" in repr(course.progress())
+
+
+@LESSONS
+def test_lessons_that_say_so_run_without_torch(lesson):
+    if lesson.needs_torch:
+        return
+    code = "import sys\nsys.modules['torch'] = None\n" + "\n".join(lesson_cells(lesson, "code"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_contents_leads_everywhere():
+    table = course.contents()
+    page = ElementTree.fromstring(table._repr_html_())
+    assert page.find("caption").text == "The course: 12 lessons, about 9 hours"
+    heads = page.findall("thead/tr/th")
+    assert {head.get("scope") for head in heads} == {"col"} and len(heads) == 7
+    rows = page.findall("tbody/tr")
+    for lesson, row in zip(course.LESSONS, rows, strict=True):
+        head, cells = row.find("th"), row.findall("td")
+        assert head.get("scope") == "row" and head.find("a").get("href") == lesson.notebook
+        assert head.find("a").text == f"{lesson.number} {lesson.title}"
+        assert len(cells) == 6 and cells[0].text == lesson.question
+        assert all(goal.replace("$", "") in cells[1].text for goal in lesson.objectives)
+        assert cells[2].text == str(lesson.minutes)
+        assert cells[4].text == ("yes" if lesson.needs_torch else "no")
+    text = repr(table).split("\n")
+    assert len(text) == 2 + len(course.LESSONS) and max(map(len, text)) <= 110
+
+
+def test_the_index_lists_the_same_lessons():
+    cells = json.loads((ROOT / "notebooks" / "index.ipynb").read_text())["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    listed = re.findall(r"^\* \[(.*)\]\((.*)\): (\d+) minutes$", text, re.M)
+    assert listed == [(f"{x.number} {x.title}", x.notebook, str(x.minutes)) for x in course.LESSONS]
+    assert "course.contents()" in text and "course.progress()" in text
+    bare = [x.number for x in course.LESSONS if not x.needs_torch]
+    assert f"**Without PyTorch:** {' and '.join(bare)}." in text
+
+
+def test_tables_are_safe_html():
+    table = course.lessons.Table("a < b", ("<i>",), (("<script>",),), ('"x',))
+    ElementTree.fromstring(table._repr_html_())
+    assert "<script>" not in table._repr_html_() and "<script>" in repr(table)
+
+
+# ---- the instructor's side --------------------------------------------------------------------
+
+
+def test_the_solutions_are_those_of_the_source():
+    assert SOLUTIONS.read_text("utf-8") == sealing.solutions(PLAIN), "write the solutions anew"
+    for name, parts in PLAIN.items():
+        assert f"### {name}\n" in SOLUTIONS.read_text("utf-8")
+        assert f"```python\n{parts['solution']}\n```" in SOLUTIONS.read_text("utf-8")
+
+
+def test_the_commands_seal_and_write(tmp_path, capsys):
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        '["01.1"]\nquestion = "How many?"\nanswer = 2\nexact = true\nsolution = "1 + 1"\n'
+        'hints = ["soft", "strong"]\nwhy = "Two."\n[["01.1".wrong]]\nvalue = 3\nsays = "Three."\n'
+    )
+    assert command.main(["seal", str(mine), "--output", str(tmp_path / "mine.sealed")]) == 0
+    (made,) = sealing.unsealed(tmp_path / "mine.sealed").values()
+    assert Exercise.of(made).verdict(3).text == "Not yet. Three."
+    assert command.main(["solutions", str(mine)]) == 0
+    assert "### 01.1\n\nHow many?\n\nAnswer: **2**. Two." in (tmp_path / "solutions.md").read_text()
+    assert capsys.readouterr().out.startswith("1 exercises, written to ")
+
+
+GOOD = {"question": "?", "answer": 2.0, "solution": "2", "hints": ["a", "b"], "why": "so"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"answers": 3}, "has an unknown answers"),
+        ({"why": None}, "lacks why"),
+        ({"kind": "word"}, "kind must be one of"),
+        ({"hints": ["one"]}, "needs two hints"),
+        ({"wrong": [{"value": 2.001, "says": "no"}]}, "counts as right"),
+        ({"wrong": [{"says": "no"}]}, "a wrong answer has a value"),
+    ],
+)
+def test_a_faulty_source_is_told_in_a_sentence(change, said):
+    parts = {key: value for key, value in {**GOOD, **change}.items() if value is not None}
+    assert said in sealing._fault(parts) and sealing._fault(GOOD) == ""
+
+
+def test_a_source_that_is_none_is_told(tmp_path, capsys):
+    for content, said in (
+        ("= =", "is no TOML file"),
+        ("", "holds no exercises"),
+        ("a = 1", "no table"),
+    ):
+        (tmp_path / "x.toml").write_text(content)
+        assert command.main(["seal", str(tmp_path / "x.toml")]) == 2
+        assert said in capsys.readouterr().err
+    assert command.main(["seal", str(tmp_path / "nowhere.toml")]) == 2
+
+
+def test_known_mistakes_do_not_hide_each_other():
+    for name, exercise in book().items():
+        for known in exercise.wrong:
+            first = next(other for other in exercise.wrong if other.fits(known.value))
+            assert first is known, (name, known.value)
+
+
+def test_near_is_near():
+    assert exercises.NEAR == 0.05
+    exercise = Exercise(1.0, 1.02, ("soft", "strong"), "why")
+    assert (
+        exercise.verdict(0.96).text == "Not yet: 0.96 is too small, though it is close. Hint: soft"
+    )
+    assert (
+        exercise.verdict(1.04).text == "Not yet: 1.04 is too large, though it is close. Hint: soft"
+    )
+    assert exercise.verdict(2).text == "Not yet: 2 is too large. Hint: soft"
