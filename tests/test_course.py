@@ -550,3 +550,25 @@ def test_near_is_near():
         exercise.verdict(1.04).text == "Not yet: 1.04 is too large, though it is close. Hint: soft"
     )
     assert exercise.verdict(2).text == "Not yet: 2 is too large. Hint: soft"
+
+
+@LESSONS
+def test_the_instructors_notes_have_a_chapter_for_each_lesson(lesson):
+    text = SOURCE.with_name("lessons.md").read_text("utf-8")
+    chapters = re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert [title for title, _ in chapters] == [f"{x.number} {x.title}" for x in course.LESSONS]
+    chapter = dict(chapters)[f"{lesson.number} {lesson.title}"]
+    assert sum(map(int, re.findall(r"^\| (\d+) \|", chapter, re.M))) == lesson.minutes
+    for part in ("On the projector", "Misconceptions", "Discuss", "Homework"):
+        assert chapter.count(f"**{part}.**") == 1
+    assert chapter.count("\n* ") >= 3
+
+
+def test_the_plans_of_the_whole_course_add_up():
+    text = SOURCE.with_name("README.md").read_text("utf-8")
+    ninety, weeks = text.split("## Ninety minutes")[1].split("## Three weeks")
+    assert sum(map(int, re.findall(r"^\| (\d+) \| ", ninety, re.M))) == 90
+    for lesson in course.LESSONS:
+        assert re.search(rf"\b{lesson.number}\b", weeks), "every lesson has its meeting"
+    for target in re.findall(r"\]\((\w+\.\w+)\)", text):
+        assert SOURCE.with_name(target).exists(), target
