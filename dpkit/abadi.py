@@ -18,6 +18,7 @@ from dpkit.methods import DPSGD
 from dpkit.plan import Plan
 from dpkit.samplers import Poisson
 from dpkit.schedules import PolynomialDecay
+from dpkit.words import marked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,11 +45,13 @@ class Row:
 ROWS = (Row(0.5, 8.0, 16.0, 0.90), Row(2.0, 4.0, 7.0, 0.95), Row(8.0, 2.0, 4.0, 0.97))
 """*Source*: Abadi et al. 2016, section 5.2 and figure 3."""
 
-VARIANTS = {
-    "layers": "each layer, as in the paper",
-    "together": "both layers together",
-    "tuned": "together, and tuned",
-}
+VARIANTS = marked(
+    {
+        "layers": "each layer, as in the paper",
+        "together": "both layers together",
+        "tuned": "together, and tuned",
+    }
+)
 """Ways to run the paper's network at the same price."""
 _SHORT = {
     "max_grad_norm": 0.25, "averaging": 0.998, "learning_rate": 3.2, "last_rate": 1.664,

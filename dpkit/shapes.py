@@ -8,9 +8,10 @@ from dataclasses import MISSING, dataclass, replace
 from typing import Any, ClassVar, Self
 
 from dpkit.knobs import Knob, check_knobs, knob
+from dpkit.words import marked
 
 
-def start_knob(meaning: str = "value of the first epoch") -> Any:
+def start_knob(meaning: str = marked("value of the first epoch")) -> Any:
     """The knob of a first value."""
     return knob(MISSING, "v₀", meaning, 0, 1e6, open_low=True, log=True, slider=(0.5, 50.0))
 

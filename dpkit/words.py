@@ -16,7 +16,11 @@ from typing import Any, TypeVar
 TABLES = Path(__file__).parent / "translations"
 """One `LANGUAGE.json` for each language but English: {English text: translation}."""
 VARIABLE = "DPKIT_LANGUAGE"
-_SAYING = ("say", "marked")
+_SAYING = {
+    "say": slice(1), "marked": slice(1), "Fault": slice(3), "knob": slice(2, 3),
+    "start_knob": slice(1), "period_knob": slice(1),
+}  # fmt: skip
+"""Calls whose arguments are shown, and which of them."""
 
 _Table = TypeVar("_Table")
 _present: Mapping[str, str] | None = None
@@ -37,6 +41,11 @@ def say(text: str, /, **values: Any) -> str:
 def marked(texts: _Table) -> _Table:
     """The same texts unchanged, marked for the translator: `say` them where they are shown."""
     return texts
+
+
+def english() -> bool:
+    """Whether nothing is translated at present."""
+    return not (_begun() if _present is None else _present)
 
 
 def languages() -> tuple[str, ...]:
@@ -103,15 +112,15 @@ def fits(english: str, said: Any) -> bool:
 
 @functools.cache
 def collected() -> dict[str, str]:
-    """Every text that the package's code gives to `say` or `marked`, and where it is said."""
+    """Every text that the code gives to `say`, `marked` or as a knob's meaning, and its place."""
     found: dict[str, str] = {}
     home = Path(__file__).parent
     for path in sorted(home.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and _called(node.func) in _SAYING and node.args:
+            if isinstance(node, ast.Call) and (at := _SAYING.get(_called(node.func))) is not None:
                 place = f"{path.relative_to(home)}:{node.lineno}"
-                for text in _literals(node.args[0], place):
-                    found.setdefault(text, place)
+                for argument in node.args[at]:
+                    found.update(dict.fromkeys(_literals(argument, place), place))
     return found
 
 

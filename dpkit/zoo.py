@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from dpkit.knobs import Knob
+from dpkit.words import marked
 
 if TYPE_CHECKING:
     from dpkit.datasets import Dataset
@@ -112,7 +113,9 @@ def released(
 
 MODELS: dict[str, Factory] = {"logistic": logistic, "mlp": mlp, "cnn": cnn}
 """The factories by the names that code and settings use."""
-TITLES = {"logistic": "Logistic regression", "mlp": "MLP (100 ReLU)", "cnn": "Small CNN (tanh)"}
+TITLES = marked(
+    {"logistic": "Logistic regression", "mlp": "MLP (100 ReLU)", "cnn": "Small CNN (tanh)"}
+)
 """The same names as menus show them."""
 
 

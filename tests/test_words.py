@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
+import re
 import subprocess
 import sys
+import timeit
 
 import pytest
 
+import dpkit as dp
 import dpkit.words as words
+from dpkit import widgets
+from dpkit.widgets import told
 from dpkit.words import say, speak
 
 
@@ -108,6 +114,15 @@ def literals(code):
     return list(words._literals(ast.parse(code, mode="eval").body, "here"))
 
 
+def test_what_plotly_fills_in_is_in_both():
+    for english, said in json.loads((words.TABLES / "zh.json").read_text("utf-8")).items():
+        asked, there = (
+            sorted(re.findall(r"%\{+[^}]*\}+|<[^>]*>|`[^`]*`", t)) for t in (english, said)
+        )
+        assert asked == there, said
+        assert english.count("**") == said.count("**"), said
+
+
 def test_what_is_collected():
     assert literals("'a' 'b'") == ["ab"]
     assert literals("{'k': 'a', 'l': ('b', 'c')}[key]") == ["a", "b", "c"]
@@ -136,3 +151,186 @@ def test_missing_stale_and_misfit_are_found(spoken, monkeypatch, capsys):
     assert "1 missing, 1 stale, 1 misfit" in capsys.readouterr().out
     assert words.main(["missing", "yy"]) == 2
     assert "no table for 'yy'" in capsys.readouterr().out
+
+
+CLASSES = [*(name for name in widgets.__all__ if name.endswith("Panel")), "Playground",
+           "FindTheBug", "Explorer", "abadi.TablePanel", "abadi.SweepsPanel",
+           "abadi_live.LivePanel", "abadi_prices.PricesPanel"]  # fmt: skip
+SHOWN = ("label", "help", "title", "unit", "text", "ends", "options", "actions", "columns", "rows",
+         "words", "summary")  # fmt: skip
+NAMES = {"MNIST", "Fashion", "CIFAR", "PneumoniaMNIST", "MLP", "ReLU", "CNN", "tanh", "PLD", "RDP",
+         "GDP", "zCDP", "tCDP", "Moments", "DP", "SGD", "PNG", "SVG", "HTML", "JSON", "Python",
+         "lot", "digits", "mnist", "dpkit", "Zhu", "Dong", "Wang", "Chua", "Tramer", "Opacus",
+         "TensorFlow", "Privacy", "JAX", "Fréchet", "nat"}  # fmt: skip
+"""Latin words that stay: data sets, models, methods, accountants, file formats, people."""
+
+
+def made(name, language):
+    """A panel that was made in a language, and shows all that it shows before a button."""
+    speak(language)
+    module, _, single = name.rpartition(".")
+    home = importlib.import_module(f"dpkit.widgets.{module}") if module else widgets
+    panel = getattr(home, single)(*([[]] if single == "Explorer" else []))
+    if hasattr(panel, "join"):
+        assert panel.join(120)
+    panel.check()
+    return panel
+
+
+def strings(value):
+    """All texts in nested lists and tables."""
+    if isinstance(value, str):
+        yield re.sub(r"<[^>]*>|%?\{[^}]*\}", " ", value)
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from strings(part)
+
+
+def shown(panel):
+    """(kind, text) of everything that a reader meets in a panel; of an option what is read."""
+    for part in getattr(panel, "_board", panel).parts:
+        for kind in (kind for kind in SHOWN if hasattr(part, kind)):
+            value = getattr(part, kind)
+            if kind in ("options", "actions"):
+                value = [item[kind == "actions"] for item in value]
+            yield from ((kind, text) for text in strings(value))
+        if hasattr(part, "figure"):
+            yield from (("figure", text) for text in drawn(part.figure))
+    if getattr(panel, "table", None) is not None:
+        table = re.sub(r"<style>.*?</style>", "", panel.table.value, flags=re.DOTALL)
+        yield from (("table", text) for text in strings(table))
+
+
+def drawn(figure, key=""):
+    """The texts in a figure: names, axes, notes, ticks, hovers."""
+    if isinstance(figure, dict):
+        for name, value in figure.items():
+            yield from drawn(value, name)
+    elif isinstance(figure, list | tuple):
+        for value in figure:
+            yield from drawn(value, key)
+    elif key in ("text", "name", "label", "ticktext", "customdata", "hovertemplate"):
+        yield from strings(figure)
+
+
+def keys(panel):
+    """What code compares: values, options' values, names of controls, plots and buttons."""
+    found = []
+    for part in getattr(panel, "_board", panel).parts:
+        found.append((part.part, getattr(part, "value", None) if part.part != "progress" else None))
+        found.append([option[1] for option in getattr(part, "options", ())])
+        found.append([action[0] for action in getattr(part, "actions", ())])
+    return found
+
+
+def figures_of(texts):
+    """The numbers in what is shown, however the words about them are ordered."""
+    return sorted(re.findall(r"(?<![\w.])-?\d[\d,.]*\d|\d", " ".join(texts)))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_panel_speaks_chinese_and_changes_no_number(name, monkeypatch):
+    one = made(name, "en")
+    english, before = list(shown(one)), keys(one)
+    one.close()
+    speak("zh")
+    unknown = Noting(words._present)
+    monkeypatch.setattr(words, "_table", lambda language: unknown)
+    other = made(name, "zh")
+    try:
+        chinese = list(shown(other))
+        left = {(kind, text) for kind, text in chinese
+                if set(re.findall(r"[A-Za-zé]{2,}", text)) - NAMES}  # fmt: skip
+        assert not left, "these words are English"
+        assert not unknown.asked, "these words are said, and not collected"
+        assert keys(other) == before
+        assert [kind for kind, _ in chinese] == [kind for kind, _ in english]
+        told = ("text", "summary", "table", "rows")
+        assert figures_of(t for k, t in chinese if k in told) == figures_of(
+            t for k, t in english if k in told
+        )
+    finally:
+        other.close()
+
+
+class Noting(dict):
+    """A table that remembers the English that it was asked for and does not have."""
+
+    def __init__(self, entries):
+        super().__init__(entries)
+        self.asked = set()
+
+    def get(self, text, default=None):
+        wordy = re.search(r"[A-Za-z]{4}", text) and text.isascii()
+        if text not in self and wordy and text not in NAMES:
+            self.asked.add(text)
+        return super().get(text, default)
+
+
+PLANS = {
+    "poisson": dp.Plan(dp.DPSGD(1.0), dp.Poisson(0.01, 100), 1e-5),
+    "falling rates": dp.Plan(
+        dp.DPSGD(1.0), dp.Poisson(dp.schedules.StepDecay(0.1, 0.5, 10), 100), 1e-5
+    ),
+    "balls": dp.Plan(dp.DPSGD(2.0), dp.BallsInBins(10, 3), 1e-5, accountant=dp.Moments()),
+    "fixed": dp.Plan(dp.DPSGD(2.0), dp.FixedSize(10, 1000, 5), 1e-5),
+    "cut": dp.Plan(dp.DPSGD(2.0), dp.TruncatedPoisson(0.01, 100, 80, 1000), 1e-5),
+    "shuffle": dp.Plan(dp.DPSGD(2.0), dp.Shuffle(10, 3), 1e-5, accountant=dp.GDP()),
+    "partition": dp.Plan(dp.DPSGD(2.0), dp.Partition(10, 3), 1e-5),
+    "labels": dp.Plan(
+        dp.NeuralDP(1.0, 1.0, 0.1, labels=dp.RandomisedResponse(1.0)), dp.Shuffle(12, 2), 1e-4
+    ),
+    "activations": dp.Plan(
+        dp.NeuralDP(1.0, 1.0, 0.1, release="each epoch", steps_per_epoch=6), dp.Shuffle(12, 2), 1e-4
+    ),
+    "budget": dp.Plan(dp.DPSGD(9.0), dp.Shuffle(10, 30), 1e-5, budget=dp.RhoBudget(0.1)),
+    "renyi": dp.Plan(dp.DPSGD(9.0), dp.Poisson(0.01, 90), 1e-5, budget=dp.RDPBudget(0.5, 8)),
+    "no noise": dp.Plan(dp.DPSGD(0.0), dp.Poisson(0.01, 100), 1e-5),
+    "meaningless": dp.Plan(dp.DPSGD(0.2), dp.Poisson(0.5, 1000), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_what_a_plan_says_of_itself_is_retold_with_its_numbers(name):
+    plan = PLANS[name]
+    sentences = [
+        plan.guarantee(), plan.guarantee(seeded=True, known_size=False, stopped_at=plan.steps // 2),
+        plan.sampler.describe, plan.sampler.remainder(1003), *plan.cautions(1003),
+    ]  # fmt: skip
+    assert [told.retold(sentence) for sentence in sentences] == sentences
+    speak("zh")
+    for sentence in sentences:
+        said = told.retold(sentence)
+        assert not set(re.findall(r"[A-Za-zé]{2,}", said)) - {*NAMES, "Rényi", "inf"}, sentence
+        assert figures_of([sentence]) == figures_of([said])
+
+
+def test_what_is_not_known_is_not_retold():
+    speak("zh")
+    for text in ("A sentence that nobody knows.", "Poisson sampling at rate of many", "", "3 teas"):
+        assert told.retold(text) == text
+
+
+def test_a_run_is_the_same_in_every_language(tmp_path):
+    asked = "data=moons model=mlp examples=200 noise=1.0 batch=40 epochs=2 seed=3"
+    found = {}
+    for language in ("en", "zh"):
+        speak(language)
+        panel = widgets.Playground(settings=asked)
+        assert panel.start() and panel.join(60)
+        panel.check()
+        stored = json.loads(panel.save_run(tmp_path / f"{language}.json").read_text("utf-8"))
+        stored.pop("seconds")
+        found[language] = (
+            stored, panel.python(), panel.settings.to_string(), panel.runs[-1].guarantee,
+            [value.tolist() for value in panel.session.model.state_dict().values()],
+        )  # fmt: skip
+        assert (language == "zh") == ("教学运行" in panel.face.promise.text)
+        panel.close()
+    assert found["en"] == found["zh"]
+
+
+def test_a_word_costs_next_to_nothing(spoken):
+    spoken({"at rate {rate}": "{rate}"})
+    plan = timeit.timeit(lambda: say("at rate {rate}", rate=0.1), number=20_000) / 20_000
+    assert plan < 2e-5, "a look into a table and a format"

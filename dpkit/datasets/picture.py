@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dpkit.datasets.raw import Array
+from dpkit.words import say
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "x", "star")
@@ -42,7 +43,7 @@ def mosaic(rows: Sequence[Array], classes: Sequence[str], columns: int, title: s
         for j, image in enumerate(row):
             sheet[:, i * down : i * down + height, j * across : j * across + width] = image
     trace = {"type": "image", "source": png(sheet), "hoverinfo": "skip"}
-    layout = _layout(title, "examples", "class")
+    layout = _layout(title, say("examples"), say("class"))
     layout["xaxis"] |= {"showticklabels": False, "showgrid": False, "constrain": "domain"}
     layout["yaxis"] |= {
         "tickvals": [i * down + height / 2 for i in range(len(rows))],
@@ -87,9 +88,9 @@ def sizes(counts: Array, classes: Sequence[str], title: str) -> Figure:
         "x": list(classes),
         "y": [int(count) for count in counts],
         "marker": {"color": OKABE_ITO[0]},
-        "hovertemplate": "%{x}: %{y} records<extra></extra>",
+        "hovertemplate": say("%{x}: %{y} records<extra></extra>"),
     }
-    layout = _layout(title, "class", "training records")
+    layout = _layout(title, say("class"), say("training records"))
     layout["xaxis"] |= {"type": "category"}
     return {"data": [bars], "layout": layout}
 

@@ -18,6 +18,7 @@ from dpkit.figures.base import (
     numbers,
 )
 from dpkit.figures.basics import INK, curve, dot, rgba, upright
+from dpkit.words import say
 
 LEVELS = (COLOURS[1], COLOURS[2], COLOURS[0])
 """Much noise, some, little."""
@@ -54,16 +55,16 @@ def accuracies(
     """
     drawn: list[Figure] = []
     for level in before:
-        said = f"{level.name}: %{{y:.2f}}% after %{{x:.3g}} epochs"
+        said = say("{name}: %{{y:.2f}}% after %{{x:.3g}} epochs", name=level.name)
         line = curve(level.epochs, _percent(level.test), level.name, COLOURS[6], hover=said)
         drawn.append(line | {"showlegend": False})
     for place, level in enumerate(levels):
         drawn += _level(level, LEVELS[place % 3], SIGNS[place % 3])
     y = {"range": [100 * bottom, 101]}
-    layout = layout_of("epochs", "accuracy (%)", x=_epochs(reach, log), y=y)
+    layout = layout_of(say("epochs"), say("accuracy (%)"), x=_epochs(reach, log), y=y)
     layout |= {"showlegend": bool(levels), "legend": LEGEND, "shapes": _reading(at)}
     if not levels and not before:
-        layout["annotations"] = [note_in_middle("press Train")]
+        layout["annotations"] = [note_in_middle(say("press Train"))]
     return {"data": drawn, "layout": layout}
 
 
@@ -75,9 +76,9 @@ def spent(
     drawn: list[Figure] = []
     for place, level in enumerate(levels):
         colour, dash = LEVELS[place % 3], SIGNS[place % 3]
-        said = "ε %{y:.3f} after %{x:.3g} epochs"
-        thin = curve(level.planned_at, level.planned, level.name, rgba(colour, 0.7), dash="dot",
-                     hover=f"planned {said}")  # fmt: skip
+        said = say("ε %{y:.3f} after %{x:.3g} epochs")
+        thin = curve(level.planned_at, level.planned, level.name, rgba(colour, 0.7), dash=dash,
+                     hover=say("planned {said}", said=said))  # fmt: skip
         thin["line"]["width"] = 1.5
         thick = curve(level.paid, level.epsilon, level.name, colour, dash=dash, hover=said)
         thick["line"]["width"] = 2.5
@@ -86,7 +87,7 @@ def spent(
     known = [v for level in levels for v in numbers(level.planned) if np.isfinite(v)]
     low, high = limits or (0.9 * min(known, default=0.1), 1.1 * max(known, default=1.0))
     y = log_axis(_round(low, -1), _round(high, 1))
-    layout = layout_of("epochs", "ε (logarithmic)", x=_epochs(reach, log), y=y)
+    layout = layout_of(say("epochs"), say("ε (logarithmic)"), x=_epochs(reach, log), y=y)
     return {
         "data": drawn,
         "layout": layout | {"showlegend": True, "legend": LEGEND, "shapes": _reading(at)},
@@ -102,10 +103,10 @@ def sweep(
     """
     x, tested, trained = (np.asarray(v, float) for v in (values, test, train))
     hover = f"{title} %{{x:.4g}}: %{{y:.2f}}%"
-    first = curve(x, _percent(tested), "test", COLOURS[0], hover=hover)
+    first = curve(x, _percent(tested), say("test"), COLOURS[0], hover=hover)
     first |= {"mode": "lines+markers", "marker": {"size": 7}}
-    second = curve(x, _percent(trained), "training", COLOURS[2], dash="dot", hover=hover)
-    here = dot(at[0], 100 * at[1], f"your {title}, read off the line", COLOURS[1])
+    second = curve(x, _percent(trained), say("training"), COLOURS[2], dash="dot", hover=hover)
+    here = dot(at[0], 100 * at[1], say("your {title}, read off the line", title=title), COLOURS[1])
     here["marker"] |= {"size": 13, "symbol": "diamond"}
     low = 100 * float(min(tested.min(), trained.min()))
     high = 100 * float(max(tested.max(), trained.max()))
@@ -113,27 +114,30 @@ def sweep(
     ends = np.log10([min(x[0], at[0]), max(x[-1], at[0])])
     side = 0.04 * float(ends[1] - ends[0])
     layout = layout_of(
-        f"{title} (logarithmic)", "accuracy after the sweep's run (%)",
+        say("{title} (logarithmic)", title=title), say("accuracy after the sweep's run (%)"),
         x={"type": "log", "range": [float(ends[0]) - side, float(ends[1]) + side],
            "tickvals": numbers(x), "ticktext": [f"{value:g}" for value in x]},
         y={"range": [low - room, high + room]},
     )  # fmt: skip
     layout |= {"showlegend": True, "legend": LEGEND, "shapes": [upright(at[0], INK, "dot")]}
-    note = note_at(1, 0.02, f"yours: about {100 * at[1]:.1f}% ", "right", "bottom", yref="paper")
+    said = say("yours: about {accuracy:.1f}% ", accuracy=100 * at[1])
+    note = note_at(1, 0.02, said, "right", "bottom", yref="paper")
     layout["annotations"] = [note | {"xref": "paper"}]
     return {"data": [first, second, here], "layout": layout}
 
 
 def _level(level: Level, colour: str, dash: str) -> list[Figure]:
     """Training accuracy, test accuracy, and the paper's star."""
-    name, hover = level.name, "%{y:.2f}% after %{x:.3g} epochs"
-    test = curve(level.epochs, _percent(level.test), name, colour, dash=dash, hover=f"test {hover}")
-    train = curve(level.epochs, _percent(level.train), f"{name}, training", colour, dash="dot",
-                  hover=f"training {hover}")  # fmt: skip
+    name, hover = level.name, say("%{y:.2f}% after %{x:.3g} epochs")
+    tested, trained = say("test {hover}", hover=hover), say("training {hover}", hover=hover)
+    test = curve(level.epochs, _percent(level.test), name, colour, dash=dash, hover=tested)
+    train = curve(level.epochs, _percent(level.train), say("{name}, training", name=name), colour,
+                  dash="dot", hover=trained)  # fmt: skip
     test["line"]["width"], train["line"]["width"] = 2.5, 1.2
     drawn = [train | {"showlegend": False}, test]
     if level.paper is not None and test["x"]:
-        star = dot(test["x"][-1], 100 * level.paper, f"the paper: {level.paper:.0%}", colour)
+        said = say("the paper: {accuracy:.0%}", accuracy=level.paper)
+        star = dot(test["x"][-1], 100 * level.paper, said, colour)
         star["marker"] |= {"symbol": "star-open", "size": 12}
         drawn.append(star | {"showlegend": False})
     return drawn

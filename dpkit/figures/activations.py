@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, note_in_middle, numbers
 from dpkit.figures.basics import INK, rgba
 from dpkit.plan import round_up
+from dpkit.words import say
 
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon",
             "hexagon", "bowtie")  # fmt: skip
@@ -34,7 +35,7 @@ def cloud(points: ArrayLike, targets: ArrayLike, names: Sequence[str], reach: fl
             "hovertemplate": f"{name}<extra></extra>",
         })  # fmt: skip
     layout = layout_of(
-        "first direction (in C)", "second direction (in C)",
+        say("first direction (in C)"), say("second direction (in C)"),
         x={"range": [-reach, reach], "zeroline": False, "constrain": "domain"},
         y={"range": [-reach, reach], "zeroline": False, "scaleanchor": "x", "constrain": "domain"},
     )  # fmt: skip
@@ -50,11 +51,11 @@ def readouts(claimed: float, true: float) -> Figure:
     ends = [min(claimed, true, 0.1), max(claimed, true, 100.0)]
     low, high = (float(np.log10(end)) for end in (0.8 * ends[0], 2.5 * ends[1]))
     rows = [
-        (3, claimed, FALSE, "x", f"   {round_up(claimed)}: false"),
-        (2, true, SOUND, "circle", f"   {round_up(true)}: true"),
+        (3, claimed, FALSE, "x", say("   {epsilon}: false", epsilon=round_up(claimed))),
+        (2, true, SOUND, "circle", say("   {epsilon}: true", epsilon=round_up(true))),
     ]
     drawn: list[Figure] = []
-    notes = [note_at(low, 1, "  none: no ε holds, whatever the noise", "left", "middle")]
+    notes = [note_at(low, 1, say("  none: no ε holds, whatever the noise"), "left", "middle")]
     for y, value, colour, symbol, words in rows:
         drawn.append({
             "type": "scatter", "mode": "markers", "x": numbers([value]), "y": [y],
@@ -64,11 +65,12 @@ def readouts(claimed: float, true: float) -> Figure:
         text, side = (f"{words.strip()}   ", "right") if late else (words, "left")
         notes.append(note_at(float(np.log10(value)), y, text, side, "middle"))
     layout = layout_of(
-        "ε of the run (logarithmic)", "",
+        say("ε of the run (logarithmic)"), "",
         x={"type": "log", "range": [low, high], "tickvals": [0.01, 0.1, 1, 10, 100, 1000],
            "ticktext": ["0.01", "0.1", "1", "10", "100", "1000"]},
         y={"range": [0.5, 3.5], "tickvals": [3, 2, 1], "zeroline": False,
-           "ticktext": ["claimed: like DP-SGD", "true: each record's release", "end to end"]},
+           "ticktext": [say("claimed: like DP-SGD"), say("true: each record's release"),
+                        say("end to end")]},
     )  # fmt: skip
     return {"data": drawn, "layout": layout | {"annotations": notes}}
 
@@ -83,7 +85,7 @@ def bought(
     drawn: list[Figure] = []
     for place, (name, cells) in enumerate(modes.items()):
         broken = name == unsound
-        said = f"{name} (ε: none)" if broken else name
+        said = say("{mode} (ε: none)", mode=say(name)) if broken else say(name)
         drawn.append({
             "type": "scatter", "mode": "lines+markers", "name": said,
             "x": numbers(epsilons), "y": numbers([mean for mean, _ in cells]),
@@ -95,8 +97,8 @@ def bought(
             "hovertemplate": f"{said}: %{{y:.1f}}%<extra></extra>",
         })  # fmt: skip
     layout = layout_of(
-        "ε (logarithmic); of the crossed line the ε that is wrongly claimed",
-        "test accuracy (%)",
+        say("ε (logarithmic); of the crossed line the ε that is wrongly claimed"),
+        say("test accuracy (%)"),
         x={"type": "log", "tickvals": numbers(epsilons),
            "ticktext": [f"{e:g}" for e in epsilons]},
         y={"range": [0, 100]},
@@ -124,8 +126,8 @@ def beside(original: NDArray[np.float64], found: NDArray[np.float64]) -> Figure:
     layout["xaxis"] = hidden
     layout["yaxis"] = hidden | {"autorange": "reversed", "scaleanchor": "x"}
     notes = [
-        note_at(width / 2, height, "the record", "center", "top"),
-        note_at(1.5 * width + 2, height, "out of the update", "center", "top"),
+        note_at(width / 2, height, say("the record"), "center", "top"),
+        note_at(1.5 * width + 2, height, say("out of the update"), "center", "top"),
     ]
     return {"data": [drawn], "layout": layout | {"annotations": notes}}
 
@@ -141,14 +143,14 @@ def finals(runs: Sequence[tuple[str, float]]) -> Figure:
             "y": [len(names) - place] * len(values),
             "marker": {"color": rgba(COLOURS[place % 6], 0.7), "size": 13,
                        "symbol": _SYMBOLS[place]},
-            "hovertemplate": f"{name}: %{{x:.1f}}%<extra></extra>",
+            "hovertemplate": f"{say(name)}: %{{x:.1f}}%<extra></extra>",
         })  # fmt: skip
     layout = layout_of(
-        "test accuracy (%)", "", x={"range": [0, 100]},
+        say("test accuracy (%)"), "", x={"range": [0, 100]},
         y={"range": [0.4, max(len(names), 1) + 0.6], "zeroline": False,
-           "tickvals": list(range(len(names), 0, -1)), "ticktext": names},
+           "tickvals": list(range(len(names), 0, -1)), "ticktext": [say(name) for name in names]},
     )  # fmt: skip
-    layout["annotations"] = [] if runs else [note_in_middle("Press Train.")]
+    layout["annotations"] = [] if runs else [note_in_middle(say("Press Train."))]
     return {"data": drawn, "layout": layout}
 
 
@@ -158,16 +160,16 @@ def guesses(errors: Sequence[int]) -> Figure:
     `errors` are false positives, absent, false negatives, present.
     """
     wrong, absent, missed, present = errors
-    heads = ["not in the batch", "in the batch"]
+    heads = [say("not in the batch"), say("in the batch")]
     drawn: list[Figure] = []
     for name, values, colour in (
-        ("right", [absent - wrong, present - missed], COLOURS[0]),
-        ("wrong", [wrong, missed], COLOURS[1]),
+        (say("right"), [absent - wrong, present - missed], COLOURS[0]),
+        (say("wrong"), [wrong, missed], COLOURS[1]),
     ):
         drawn.append({
             "type": "bar", "name": name, "x": heads, "y": numbers(values),
             "marker": {"color": colour}, "text": [str(int(v)) for v in values],
             "hovertemplate": f"%{{x}}: %{{y}} {name}<extra></extra>",
         })  # fmt: skip
-    layout = layout_of("the record was", "guesses", y={"rangemode": "tozero"})
+    layout = layout_of(say("the record was"), say("guesses"), y={"rangemode": "tozero"})
     return {"data": drawn, "layout": layout | {"barmode": "group", "showlegend": True}}

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, numbers
 from dpkit.figures.basics import INK, curve, rgba, upright
+from dpkit.words import say
 
 RAW, CLIPPED, NOISY = COLOURS[6], COLOURS[0], COLOURS[1]
 _TURN = np.linspace(0, 2 * np.pi, 91)
@@ -39,8 +40,8 @@ def arrows(raw: ArrayLike, clipped: ArrayLike, max_grad_norm: float) -> Figure:
     circle = curve(ring[0], ring[1], f"C = {max_grad_norm:.3g}", INK, dash="dash")
     shown = np.concatenate([before, np.minimum(1, _reach(before) / max_grad_norm) * ring.T])
     traces = [
-        _spokes(after[cut], before[cut], "cut off", RAW),
-        _spokes(np.zeros_like(after), after, "kept", CLIPPED),
+        _spokes(after[cut], before[cut], say("cut off"), RAW),
+        _spokes(np.zeros_like(after), after, say("kept"), CLIPPED),
         _tips(after, CLIPPED),
         circle,
     ]
@@ -58,16 +59,16 @@ def step(
     ring = middle[:, None] + 2.4477 * std * np.stack([np.cos(_TURN), np.sin(_TURN)])
     ends = np.array([[0, 0], true, clipped, noisy, middle + 2.6 * std, middle - 2.6 * std], float)
     dots: Figure = {
-        "type": "scatter", "mode": "markers", "name": "other noise", "showlegend": False,
+        "type": "scatter", "mode": "markers", "name": say("other noise"), "showlegend": False,
         "x": numbers(points[:, 0]), "y": numbers(points[:, 1]), "hoverinfo": "skip",
         "marker": {"size": 4, "color": rgba(NOISY, 0.35)},
     }  # fmt: skip
     traces = [
         dots,
-        curve(ring[0], ring[1], "95% of draws", NOISY, dash="dot"),
-        _arrow(true, "true gradient", INK, "dash"),
-        _arrow(clipped, "clipped", CLIPPED, "solid"),
-        _arrow(noisy, "with noise", NOISY, "solid"),
+        curve(ring[0], ring[1], say("95% of draws"), NOISY, dash="dot"),
+        _arrow(true, say("true gradient"), INK, "dash"),
+        _arrow(clipped, say("clipped"), CLIPPED, "solid"),
+        _arrow(noisy, say("with noise"), NOISY, "solid"),
     ]
     return {"data": traces, "layout": _plane(ends)}
 
@@ -78,49 +79,50 @@ def trade(clips: ArrayLike, found: Sequence[Parts], present: float, here: Parts)
     *Shapes* clips `(K,)`, one entry of `found` for each.
     """
     lines = [
-        curve(clips, [max(part.bias, 1e-6) for part in found], "bias of clipping", COLOURS[0],
+        curve(clips, [max(part.bias, 1e-6) for part in found], say("bias of clipping"), COLOURS[0],
               dash="dash", hover="C %{x:.3g}: %{y:.3g}"),
-        curve(clips, [part.noise for part in found], "noise", COLOURS[1], dash="dot",
+        curve(clips, [part.noise for part in found], say("noise"), COLOURS[1], dash="dot",
               hover="C %{x:.3g}: %{y:.3g}"),
-        curve(clips, [part.sampling for part in found], "luck of the batch", COLOURS[2],
+        curve(clips, [part.sampling for part in found], say("luck of the batch"), COLOURS[2],
               dash="dashdot", hover="C %{x:.3g}: %{y:.3g}"),
-        curve(clips, [part.total for part in found], "together", INK, hover="C %{x:.3g}: %{y:.3g}"),
+        curve(clips, [part.total for part in found], say("together"), INK,
+              hover="C %{x:.3g}: %{y:.3g}"),
     ]  # fmt: skip
     best = int(np.argmin([part.total for part in found]))
     totals = [part.total for part in found]
     low, high = np.log10(min(totals) / 12), np.log10(max(totals) * 1.5)
     log = {"type": "log", "dtick": 1}
     y = log | {"range": [float(low), float(high)]}
-    layout = layout_of("clip norm C", "error of a step", x=log, y=y)
+    layout = layout_of(say("clip norm C"), say("error of a step"), x=log, y=y)
     layout["shapes"] = [upright(present)]
     layout["showlegend"] = True
     layout["legend"] = _legend()
-    lines.append(_dot(float(np.asarray(clips)[best]), totals[best], "best C", COLOURS[2]))
-    lines.append(_dot(present, here.total, "here", INK))
+    lines.append(_dot(float(np.asarray(clips)[best]), totals[best], say("best C"), COLOURS[2]))
+    lines.append(_dot(present, here.total, say("here"), INK))
     return {"data": lines, "layout": layout}
 
 
 def price(steps: ArrayLike, epsilon: ArrayLike) -> Figure:
     """Epsilon after each number of steps, with its end marked."""
     k, found = np.asarray(steps, float), np.asarray(epsilon, float)
-    line = curve(k, found, "epsilon", NOISY, hover="%{x:.0f} steps: ε = %{y:.3g}")
-    layout = layout_of("steps", "epsilon", y={"rangemode": "tozero"})
-    return {"data": [line, _dot(k[-1], found[-1], "all steps", INK)], "layout": layout}
+    line = curve(k, found, say("epsilon"), NOISY, hover=say("%{x:.0f} steps: ε = %{y:.3g}"))
+    layout = layout_of(say("steps"), say("epsilon"), y={"rangemode": "tozero"})
+    return {"data": [line, _dot(k[-1], found[-1], say("all steps"), INK)], "layout": layout}
 
 
 def ratio(batches: ArrayLike, values: Sequence[float], present: float, here: float) -> Figure:
     """Signal to noise against the expected batch, on two logarithmic axes."""
-    line = curve(batches, values, "signal to noise", COLOURS[0], hover="L %{x:.0f}: %{y:.3g}")
+    line = curve(batches, values, say("signal to noise"), COLOURS[0], hover="L %{x:.0f}: %{y:.3g}")
     log = {"type": "log", "dtick": 1}
-    layout = layout_of("expected batch L (records)", "signal / noise", x=log, y=log)
+    layout = layout_of(say("expected batch L (records)"), say("signal / noise"), x=log, y=log)
     layout["shapes"] = [
         upright(present),
         {"type": "line", "xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": 1, "y1": 1,
          "line": {"color": COLOURS[6], "width": 1.5, "dash": "dot"}},
     ]  # fmt: skip
-    layout["annotations"] = [note_at(1, 0, " as much noise as signal ", "right", "bottom")]
+    layout["annotations"] = [note_at(1, 0, say(" as much noise as signal "), "right", "bottom")]
     layout["annotations"][0] |= {"xref": "paper"}
-    return {"data": [line, _dot(present, here, "here", INK)], "layout": layout}
+    return {"data": [line, _dot(present, here, say("here"), INK)], "layout": layout}
 
 
 def _reach(points: NDArray[Any]) -> float:
@@ -133,7 +135,7 @@ def _plane(shown: NDArray[Any]) -> Figure:
     low, high = np.minimum(shown.min(0), 0), np.maximum(shown.max(0), 0)
     half, middle = 0.58 * max(float((high - low).max()), 1e-6), (low + high) / 2
     x, y = ({"range": [float(m - half), float(m + half)], "nticks": 6} for m in middle)
-    layout = layout_of("first weight", "second weight", x=x, y=y)
+    layout = layout_of(say("first weight"), say("second weight"), x=x, y=y)
     layout["yaxis"] |= {"scaleanchor": "x", "scaleratio": 1}
     layout |= {"showlegend": True, "legend": _legend()}
     return layout
@@ -156,9 +158,9 @@ def _spokes(start: NDArray[Any], end: NDArray[Any], name: str, colour: str) -> F
 
 def _tips(ends: NDArray[Any], colour: str) -> Figure:
     return {
-        "type": "scatter", "mode": "markers", "name": "records", "x": numbers(ends[:, 0]),
+        "type": "scatter", "mode": "markers", "name": say("records"), "x": numbers(ends[:, 0]),
         "y": numbers(ends[:, 1]), "marker": {"size": 5, "color": colour}, "showlegend": False,
-        "hovertemplate": "gradient (%{x:.3g}, %{y:.3g})<extra></extra>",
+        "hovertemplate": say("gradient (%{x:.3g}, %{y:.3g})<extra></extra>"),
     }  # fmt: skip
 
 

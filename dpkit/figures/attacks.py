@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpkit.figures.base import COLOURS, DASHES, Figure, layout_of, note_in_middle, numbers
+from dpkit.words import say
 
 
 def proven(
@@ -23,13 +24,13 @@ def proven(
     colour = COLOURS[1 if best > claimed else 0]
     x, y = [0, *observations], [0.0, *lower]
     lines = [
-        _line(x, y, "proven: epsilon is at least this", colour, DASHES[0], "lines+markers"),
-        _line([0, total], [claimed, claimed], "claimed", COLOURS[6], DASHES[1]),
+        _line(x, y, say("proven: epsilon is at least this"), colour, DASHES[0], "lines+markers"),
+        _line([0, total], [claimed, claimed], say("claimed"), COLOURS[6], DASHES[1]),
     ]
     top = 1.15 * max(best, claimed if np.isfinite(claimed) else 0.0, 1e-3)
-    layout = layout_of("coin tosses observed", "epsilon", x={"range": [0, 1.02 * total]},
+    layout = layout_of(say("coin tosses observed"), say("epsilon"), x={"range": [0, 1.02 * total]},
                        y={"range": [0, top]})  # fmt: skip
-    notes = [] if observations else [note_in_middle("Press Audit.")]
+    notes = [] if observations else [note_in_middle(say("Press Audit."))]
     return {"data": lines, "layout": layout | _LEGEND | {"annotations": notes}}
 
 
@@ -46,7 +47,7 @@ def roc(
     """
     lines = []
     if allowed is not None:
-        area = _line(*allowed, "the most that privacy allows", COLOURS[6], DASHES[2])
+        area = _line(*allowed, say("the most that privacy allows"), COLOURS[6], DASHES[2])
         lines.append(area | {"fill": "tozeroy", "fillcolor": "rgba(153,153,153,0.15)"})
     for i, (name, (fpr, tpr)) in enumerate(attacks.items()):
         x, y = np.maximum(np.asarray(fpr), lowest), np.maximum(np.asarray(tpr), lowest)
@@ -54,8 +55,9 @@ def roc(
         x, y = x[first:], y[first:]
         lines.append(_line(x, y, name, COLOURS[i % 6], DASHES[i % 6]) | {"line": _steps(i)})
     ends = [lowest, 1.0]
-    lines.append(_line(ends, ends, "guessing", COLOURS[6], DASHES[1]))
-    layout = layout_of("others accused (false positive rate)", "members found (true positive rate)",
+    lines.append(_line(ends, ends, say("guessing"), COLOURS[6], DASHES[1]))
+    layout = layout_of(say("others accused (false positive rate)"),
+                       say("members found (true positive rate)"),
                        x=_percent(lowest), y=_percent(lowest))  # fmt: skip
     room = {"margin": layout["margin"] | {"r": 36}}
     return {"data": lines, "layout": layout | _LEGEND | _CLEAR | room}

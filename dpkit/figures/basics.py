@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, note_in_middle, numbers
+from dpkit.words import say
 
 WITHOUT, WITH = COLOURS[0], COLOURS[1]
 """The two worlds, in every picture: your record is not in the data, or it is."""
@@ -73,10 +74,10 @@ def crowd(truth: ArrayLike, said: ArrayLike) -> Figure:
     place = np.empty(len(true), int)
     place[order] = np.arange(len(true))
     dots = [
-        _people(place[told & true], "said yes", "which is true", WITH, "circle"),
-        _people(place[told & ~true], "said yes", "since the coin lied", WITH, "x-thin"),
-        _people(place[~told & ~true], "said no", "which is true", WITHOUT, "circle"),
-        _people(place[~told & true], "said no", "since the coin lied", WITHOUT, "x-thin"),
+        _people(place[told & true], say("said yes"), say("which is true"), WITH, "circle"),
+        _people(place[told & ~true], say("said yes"), say("since the coin lied"), WITH, "x-thin"),
+        _people(place[~told & ~true], say("said no"), say("which is true"), WITHOUT, "circle"),
+        _people(place[~told & true], say("said no"), say("since the coin lied"), WITHOUT, "x-thin"),
     ]
     layout = layout_of("", "")
     hidden = {"visible": False, "fixedrange": True}
@@ -98,24 +99,24 @@ def _people(place: NDArray[Any], said: str, why: str, colour: str, symbol: str) 
 
 def estimates(found: ArrayLike, true_share: float, present: float | None) -> Figure:
     """Histogram of what many surveys of the same people would estimate, this one marked."""
-    layout = layout_of("estimated share of yes (%)", "surveys in 1,000")
+    layout = layout_of(say("estimated share of yes (%)"), say("surveys in 1,000"))
     layout["xaxis"] |= {"range": [-25, 125], "dtick": 25, "zeroline": False}
     values = np.asarray(found, float)
     if present is None or not len(values):
-        words = "every answer is a fair coin:<br>there is nothing to estimate from"
+        words = say("every answer is a fair coin:<br>there is nothing to estimate from")
         return {"data": [], "layout": layout | {"annotations": [note_in_middle(words)]}}
     edges = np.arange(-25.5, 126.5)
     counts, _ = np.histogram(np.clip(100 * values, -25, 125), edges)
     bars = {
         "type": "bar", "x": numbers(edges[:-1] + 0.5), "y": counts.tolist(), "width": 1.0,
         "marker": {"color": rgba(COLOURS[2], 0.7), "line": {"width": 0}},
-        "hovertemplate": "estimate %{x}%: %{y} surveys in 1,000<extra></extra>",
+        "hovertemplate": say("estimate %{x}%: %{y} surveys in 1,000<extra></extra>"),
     }  # fmt: skip
     lines = [upright(100 * true_share), upright(100 * present, COLOURS[2], "solid")]
     left = present < true_share
     notes = [
-        note_at(100 * true_share, 1, " true share ", *_side(not left), yref="paper"),
-        note_at(100 * present, 0.88, " this survey ", *_side(left), yref="paper"),
+        note_at(100 * true_share, 1, say(" true share "), *_side(not left), yref="paper"),
+        note_at(100 * present, 0.88, say(" this survey "), *_side(left), yref="paper"),
     ]
     layout["yaxis"] |= {"range": [0, 1.3 * float(counts.max())]}
     return {"data": [bars], "layout": layout | {"shapes": lines, "annotations": notes}}
@@ -131,16 +132,16 @@ def belief(epsilon: float) -> Figure:
     grown = float(np.exp(min(epsilon, 700.0)))
     after_yes = prior * grown / (prior * grown + 1 - prior)
     after_no = prior / (prior + (1 - prior) * grown)
-    hover = "believed %{x:.0f}% before, %{y:.1f}% after"
+    hover = say("believed %{x:.0f}% before, %{y:.1f}% after")
     lines = [
         *band(100 * prior, 100 * after_no, 100 * after_yes, "", "rgba(128,128,128,0.15)"),
-        curve(100 * prior, 100 * after_yes, "after a yes", WITH, hover=hover),
-        curve(100 * prior, 100 * after_no, "after a no", WITHOUT, dash="dash", hover=hover),
+        curve(100 * prior, 100 * after_yes, say("after a yes"), WITH, hover=hover),
+        curve(100 * prior, 100 * after_no, say("after a no"), WITHOUT, dash="dash", hover=hover),
         curve([0, 100], [0, 100], "", "#888888", dash="dot"),
     ]
     words = f"e<sup>ε</sup> = {grown:.3g}"
     layout = layout_of(
-        "belief in a true yes before (%)", "belief after the answer (%)",
+        say("belief in a true yes before (%)"), say("belief after the answer (%)"),
         x={"range": [0, 100]}, y={"range": [0, 100]},
     )  # fmt: skip
     layout |= {"annotations": [note_at(98, 3, words, "right", "bottom")], "showlegend": True}
@@ -157,17 +158,17 @@ def outputs(
     """
     q, p = np.asarray(without, float), np.asarray(with_record, float)
     reach = factor * q
-    hover = "published %{x:.1f}: density %{y:.3f}"
-    name = f"not covered: δ = {short(delta)}"
+    hover = say("published %{x:.1f}: density %{y:.3f}")
+    name = say("not covered: δ = {delta}", delta=short(delta))
     lines = [
         *band(x, np.minimum(reach, p), p, name, rgba(COLOURS[3], 0.75)),
-        curve(x, q, "without you", WITHOUT, hover=hover),
-        curve(x, p, "with you", WITH, dash="dash", hover=hover),
-        curve(x, np.minimum(reach, 1.5 * p.max()), "e^ε × without you", WITHOUT, dash="dot"),
+        curve(x, q, say("without you"), WITHOUT, hover=hover),
+        curve(x, p, say("with you"), WITH, dash="dash", hover=hover),
+        curve(x, np.minimum(reach, 1.5 * p.max()), say("e^ε × without you"), WITHOUT, dash="dot"),
     ]
     values = np.asarray(x, float)
     layout = layout_of(
-        "published count", "probability density",
+        say("published count"), say("probability density"),
         x={"range": [float(values[0]), float(values[-1])], "zeroline": False},
         y={"range": [0, 1.25 * float(p.max())]},
     )  # fmt: skip
@@ -178,20 +179,20 @@ def test_of(x: ArrayLike, without: ArrayLike, with_record: ArrayLike, threshold:
     """A test that says "you are in" above a threshold, with its two errors shaded."""
     grid, q, p = (np.asarray(v, float) for v in (x, without, with_record))
     wrong_in, wrong_out = np.where(grid >= threshold, q, 0.0), np.where(grid < threshold, p, 0.0)
-    zero = np.zeros(len(grid))
+    zero, hover = np.zeros(len(grid)), say("published %{x:.1f}: density %{y:.3f}")
     lines = [
-        *band(grid, zero, wrong_in, "false alarm", rgba(WITHOUT, 0.45)),
-        *band(grid, zero, wrong_out, "miss", rgba(WITH, 0.45)),
-        curve(grid, q, "without you", WITHOUT, hover="published %{x:.1f}: density %{y:.3f}"),
-        curve(grid, p, "with you", WITH, dash="dash", hover="published %{x:.1f}: density %{y:.3f}"),
+        *band(grid, zero, wrong_in, say("false alarm"), rgba(WITHOUT, 0.45)),
+        *band(grid, zero, wrong_out, say("miss"), rgba(WITH, 0.45)),
+        curve(grid, q, say("without you"), WITHOUT, hover=hover),
+        curve(grid, p, say("with you"), WITH, dash="dash", hover=hover),
     ]
     top = 1.3 * float(p.max())
     notes = [
-        note_at(threshold, 1, "says “out” ← ", "right", "top", yref="paper"),
-        note_at(threshold, 1, " → says “in”", "left", "top", yref="paper"),
+        note_at(threshold, 1, say("says “out” ← "), "right", "top", yref="paper"),
+        note_at(threshold, 1, say(" → says “in”"), "left", "top", yref="paper"),
     ]
     layout = layout_of(
-        "published count", "probability density",
+        say("published count"), say("probability density"),
         x={"range": [float(grid[0]), float(grid[-1])], "zeroline": False}, y={"range": [0, top]},
     )  # fmt: skip
     layout |= {"shapes": [upright(threshold)], "annotations": notes, "showlegend": True}
@@ -209,17 +210,19 @@ def profiles(
     for i, (name, values) in enumerate(deltas.items()):
         shown = np.where(np.asarray(values) > 1e-12, values, np.nan)
         colour, dash = (COLOURS[2], "solid") if i == 0 else (COLOURS[4], "dash")
-        line = curve(epsilon, shown, name, colour, dash=dash, hover="ε %{x:.2f}: δ %{y:.2g}")
+        line = curve(epsilon, shown, say(name), colour, dash=dash, hover="ε %{x:.2f}: δ %{y:.2g}")
         line["line"]["width"] = 3 if name == present else 1.5
         lines.append(line)
     x, y = at
     notes = []
     if y > 1e-12:
-        lines.append(dot(x, y, f"claimed ε {x:.3g}: δ {short(y)}"))
+        said = say("claimed ε {epsilon:.3g}: δ {delta}", epsilon=x, delta=short(y))
+        lines.append(dot(x, y, said))
     else:
-        notes = [note_at(x, 0.03, f"δ = 0 at ε = {x:.3g}", "center", "bottom", yref="paper")]
+        said = say("δ = 0 at ε = {epsilon:.3g}", epsilon=x)
+        notes = [note_at(x, 0.03, said, "center", "bottom", yref="paper")]
     layout = layout_of(
-        "claimed ε", "δ that it needs",
+        say("claimed ε"), say("δ that it needs"),
         x={"range": [0, 5]},
         y={"type": "log", "range": [-8, 0.2], "exponentformat": "e", "dtick": 2},
     )  # fmt: skip

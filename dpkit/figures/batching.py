@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dpkit.figures.base import COLOURS, Figure, layout_of, log_axis, note_at, numbers
 from dpkit.figures.basics import INK, WITH, WITHOUT, curve, rgba, upright
 from dpkit.plan import round_down, round_up
+from dpkit.words import say
 
 
 def raster(seen: NDArray[np.bool_], epoch: int, followed: int) -> Figure:
@@ -29,7 +30,8 @@ def raster(seen: NDArray[np.bool_], epoch: int, followed: int) -> Figure:
     }  # fmt: skip
     steps = seen.shape[1]
     layout = layout_of(
-        "step", "record", x={"range": [0.5, steps + 0.5], "zeroline": False, "showgrid": False},
+        say("step"), say("record"),
+        x={"range": [0.5, steps + 0.5], "zeroline": False, "showgrid": False},
         y={"range": [len(seen) + 0.5, 0.5], "zeroline": False, "showgrid": False},
     )  # fmt: skip
     lines = [upright(end + 0.5) for end in range(epoch, steps, epoch)]
@@ -39,8 +41,8 @@ def raster(seen: NDArray[np.bool_], epoch: int, followed: int) -> Figure:
 def sizes(seen: NDArray[np.bool_], epoch: int) -> Figure:
     """How many records each batch holds."""
     counts = seen.sum(axis=0)
-    bars = _bars(1 + np.arange(len(counts)), counts, "step %{x}: %{y} records", COLOURS[0])
-    layout = layout_of("step", "records in the batch")
+    bars = _bars(1 + np.arange(len(counts)), counts, say("step %{x}: %{y} records"), COLOURS[0])
+    layout = layout_of(say("step"), say("records in the batch"))
     layout["yaxis"] |= {"range": [0, max(1.25 * float(counts.max()), 4)]}
     lines = [upright(end + 0.5) for end in range(epoch, len(counts), epoch)]
     return {"data": [bars], "layout": layout | {"shapes": lines}}
@@ -49,8 +51,8 @@ def sizes(seen: NDArray[np.bool_], epoch: int) -> Figure:
 def participations(shares: ArrayLike) -> Figure:
     """How often a record is seen in an epoch: the share that is seen 0, 1, 2, ... times."""
     values = 100 * np.asarray(shares, float)
-    bars = _bars(np.arange(len(values)), values, "seen %{x} times: %{y:.1f}%", COLOURS[2])
-    layout = layout_of("times a record is seen in an epoch", "share of records (%)")
+    bars = _bars(np.arange(len(values)), values, say("seen %{x} times: %{y:.1f}%"), COLOURS[2])
+    layout = layout_of(say("times a record is seen in an epoch"), say("share of records (%)"))
     layout["xaxis"] |= {"dtick": 1}
     layout["yaxis"] |= {"range": [0, 105]}
     return {"data": [bars], "layout": layout}
@@ -90,17 +92,17 @@ def bands(rows: Sequence[Band], reach: tuple[float, float]) -> Figure:
             "hovertemplate": f"{row.name}: ε %{{x:.4g}}<extra></extra>",
         })  # fmt: skip
         high = round_up(row.high)
-        words = high if known else f"{round_down(row.low)} to {high}"
+        words = high if known else say("{low} to {high}", low=round_down(row.low), high=high)
         at = np.log10(np.clip(row.high, *reach))
         notes.append(note_at(at, y, f"   {words}", "left", "middle"))
         if row.claimed is not None:
             drawn.append({
                 "type": "scatter", "mode": "markers", "x": numbers([row.claimed]), "y": [y],
                 "marker": {"color": INK, "size": 12, "symbol": "x"},
-                "hovertemplate": "what many libraries print: ε %{x:.4g}<extra></extra>",
+                "hovertemplate": say("what many libraries print: ε %{x:.4g}<extra></extra>"),
             })  # fmt: skip
     layout = layout_of(
-        "ε of the whole run (logarithmic)", "",
+        say("ε of the whole run (logarithmic)"), "",
         x=log_axis(*reach),
         y={"range": [0.4, len(rows) + 0.6], "tickvals": list(range(len(rows), 0, -1)),
            "ticktext": [row.name for row in rows], "zeroline": False},
@@ -116,12 +118,14 @@ def leak(epochs: ArrayLike, found: ArrayLike, claims: dict[str, float], most: in
             claims.items(), (COLOURS[1], COLOURS[2]), ("dash", "dot"), strict=False
         )
     ]
-    seen = curve(epochs, found, "audited: at least", COLOURS[0], hover="%{x} epochs: ε ≥ %{y:.3f}")
+    seen = curve(
+        epochs, found, say("audited: at least"), COLOURS[0], hover=say("%{x} epochs: ε ≥ %{y:.3f}")
+    )
     seen |= {"mode": "lines+markers", "marker": {"size": 8}}
     ticks = [250 * 2**i for i in range(8)]
     top = 1.15 * max(*claims.values(), *np.asarray(found, float).tolist(), 0.5)
     layout = layout_of(
-        "epochs watched in either world", "ε",
+        say("epochs watched in either world"), "ε",
         x={"type": "log", "range": [np.log10(200), np.log10(1.1 * most)], "tickvals": ticks,
            "ticktext": [f"{tick:,}" for tick in ticks]},
         y={"range": [0, top]},
@@ -134,17 +138,20 @@ def maxima(present: ArrayLike, absent: ArrayLike, threshold: float) -> Figure:
     edges = np.linspace(-0.5, 5.5, 49)
     middle = (edges[1:] + edges[:-1]) / 2
     drawn, tallest = [], 0.0
-    for values, name, colour in ((absent, "without you", WITHOUT), (present, "with you", WITH)):
+    for values, name, colour in (
+        (absent, say("without you"), WITHOUT),
+        (present, say("with you"), WITH),
+    ):
         counts, _ = np.histogram(np.clip(np.asarray(values, float), -0.49, 5.49), edges)
         share = 100 * counts / max(int(counts.sum()), 1)
-        bars = _bars(middle, share, f"{name}: %{{y:.2f}}% of epochs", colour)
+        bars = _bars(middle, share, say("{name}: %{{y:.2f}}% of epochs", name=name), colour)
         bars["marker"]["color"] = rgba(colour, 0.5)
         drawn.append(bars | {"name": name, "width": float(edges[1] - edges[0])})
         tallest = max(tallest, float(share.max()))
     layout = layout_of(
-        "largest noisy sum of an epoch (in C)", "epochs (%)",
+        say("largest noisy sum of an epoch (in C)"), say("epochs (%)"),
         x={"range": [-0.5, 5.5], "zeroline": False}, y={"range": [0, 1.2 * tallest + 0.1]},
     )  # fmt: skip
-    note = note_at(threshold, 1, " → says “present”", "left", "top", yref="paper")
+    note = note_at(threshold, 1, say(" → says “present”"), "left", "top", yref="paper")
     layout |= {"shapes": [upright(threshold)], "annotations": [note], "barmode": "overlay"}
     return {"data": drawn, "layout": layout | {"showlegend": True}}

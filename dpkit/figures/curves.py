@@ -19,6 +19,7 @@ from dpkit.figures.base import (
 )
 from dpkit.plan import Curve, round_up
 from dpkit.runs import Run
+from dpkit.words import say
 
 
 def accuracy(runs: Sequence[Run], planned: Curve | None = None) -> Figure:
@@ -26,18 +27,18 @@ def accuracy(runs: Sequence[Run], planned: Curve | None = None) -> Figure:
     lines = [_line(run, run.tested_steps, [100 * a for a in run.accuracy], i, "%{y:.1f}%")
              for i, run in enumerate(runs)]  # fmt: skip
     x, y = _reach(runs, planned), {"range": [0, 101]}
-    return {"data": lines, "layout": layout_of("step", "test accuracy (%)", x=x, y=y)}
+    return {"data": lines, "layout": layout_of(say("step"), say("test accuracy (%)"), x=x, y=y)}
 
 
 def loss(runs: Sequence[Run], planned: Curve | None = None) -> Figure:
     """Mean test loss (nats) against the step."""
-    lines = [_line(run, run.tested_steps, run.test_loss, i, "loss %{y:.3g}")
+    lines = [_line(run, run.tested_steps, run.test_loss, i, say("loss %{y:.3g}"))
              for i, run in enumerate(runs)]  # fmt: skip
     highest = [max((x for x in run.test_loss if np.isfinite(x)), default=0.0) for run in runs]
     y: Figure = {"rangemode": "tozero"} if 0 < max(highest, default=0) < 50 else {"type": "log"}
     y = y if any(highest) else {"range": [0, 3]}
     x = _reach(runs, planned)
-    return {"data": lines, "layout": layout_of("step", "test loss (nats)", x=x, y=y)}
+    return {"data": lines, "layout": layout_of(say("step"), say("test loss (nats)"), x=x, y=y)}
 
 
 def epsilon(planned: Curve | None, runs: Sequence[Run], promise: str = "") -> Figure:
@@ -46,21 +47,19 @@ def epsilon(planned: Curve | None, runs: Sequence[Run], promise: str = "") -> Fi
     shapes = {}
     if planned is not None and np.isfinite(planned.epsilon).all():
         lines.append({
-            "type": "scatter", "mode": "lines", "name": "planned", "x": numbers(planned.steps),
+            "type": "scatter", "mode": "lines", "name": say("planned"), "x": numbers(planned.steps),
             "y": numbers(planned.epsilon), "line": {"color": "#888888", "width": 2, "dash": "dot"},
-            "hovertemplate": "planned: ε %{y:.3f} at step %{x}<extra></extra>",
+            "hovertemplate": say("planned: ε %{y:.3f} at step %{x}<extra></extra>"),
         })  # fmt: skip
         end = float(planned.epsilon[-1])
-        shapes["annotations"] = [
-            note_at(
-                float(planned.steps[-1]), end, f"planned ε = {round_up(end)}", "right", "bottom"
-            )
-        ]
+        said = say("planned ε = {epsilon}", epsilon=round_up(end))
+        shapes["annotations"] = [note_at(float(planned.steps[-1]), end, said, "right", "bottom")]
     elif planned is not None:
-        shapes["annotations"] = [note_in_middle("ε = ∞: without noise nothing is promised")]
-    lines += [_line(run, run.spent_steps, run.spent, i, "spent ε %{y:.3f}")
+        shapes["annotations"] = [note_in_middle(say("ε = ∞: without noise nothing is promised"))]
+    lines += [_line(run, run.spent_steps, run.spent, i, say("spent ε %{y:.3f}"))
               for i, run in enumerate(runs)]  # fmt: skip
-    layout = layout_of("step", f"ε{promise}", y={"rangemode": "tozero"}, x=_reach(runs, planned))
+    x = _reach(runs, planned)
+    layout = layout_of(say("step"), f"ε{promise}", y={"rangemode": "tozero"}, x=x)
     return {"data": lines, "layout": layout | shapes}
 
 
@@ -69,10 +68,11 @@ def _line(run: Run, x: Sequence[float], y: Sequence[float], index: int, hover: s
     colour = COLOURS[index % len(COLOURS)]
     return {
         "type": "scatter", "mode": "lines+markers" if len(xs) < 3 else "lines",
-        "name": f"run {index + 1}", "x": [float(v) for v in xs],
+        "name": say("run {number}", number=index + 1), "x": [float(v) for v in xs],
         "y": [float(f"{v:.5g}") if np.isfinite(v) else None for v in ys],
         "line": {"color": colour, "width": 2.5, "dash": DASHES[index % len(DASHES)]},
-        "hovertemplate": f"{hover} at step %{{x}}<br>{_wrapped(run.settings)}<extra></extra>",
+        "hovertemplate": say("{hover} at step %{{x}}", hover=hover)
+        + f"<br>{_wrapped(run.settings)}<extra></extra>",
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, note_in_middle, numbers
+from dpkit.words import say
 
 
 def norms(values: ArrayLike, max_grad_norm: float) -> Figure:
@@ -17,8 +18,11 @@ def norms(values: ArrayLike, max_grad_norm: float) -> Figure:
     found = found[np.isfinite(found) & (found > 0)]
     if not len(found):
         hidden = {"showticklabels": False, "range": [0, 1]}
-        empty = layout_of("gradient norm of a record", "records", x=hidden, y=hidden)
-        return {"data": [], "layout": empty | {"annotations": [note_in_middle("no records yet")]}}
+        empty = layout_of(say("gradient norm of a record"), say("records"), x=hidden, y=hidden)
+        return {
+            "data": [],
+            "layout": empty | {"annotations": [note_in_middle(say("no records yet"))]},
+        }
     low = min(found.min(), max_grad_norm) / 1.5
     high = max(found.max(), max_grad_norm) * 1.5
     edges = np.geomspace(low, high, 33)
@@ -31,18 +35,18 @@ def norms(values: ArrayLike, max_grad_norm: float) -> Figure:
     bars = {
         "type": "bar", "x": numbers(middle), "y": counts.tolist(), "width": numbers(np.diff(edges)),
         "marker": {"color": colours.tolist()},
-        "hovertemplate": "norm %{x:.3g}: %{y} records<extra></extra>",
+        "hovertemplate": say("norm %{x:.3g}: %{y} records<extra></extra>"),
     }  # fmt: skip
     line = {
         "type": "line", "xref": "x", "yref": "paper", "x0": max_grad_norm, "x1": max_grad_norm,
         "y0": 0, "y1": 1, "line": {"color": "#000000", "width": 2, "dash": "dash"},
     }  # fmt: skip
-    words = f" C = {max_grad_norm:.3g}: {share:.0%} clipped "
+    words = say(" C = {clip:.3g}: {share:.0%} clipped ", clip=max_grad_norm, share=share)
     side = "left" if max_grad_norm**2 < low * high else "right"
     note = note_at(np.log10(max_grad_norm), 1.0, words, side, "top", yref="paper")
     x = {"type": "log", "dtick": 1, "range": [float(np.log10(low)), float(np.log10(high))]}
     y = {"range": [0, 1.2 * max(counts.max(), 4)], "rangemode": "tozero"}
-    layout = layout_of("gradient norm of a record", "records", x=x, y=y)
+    layout = layout_of(say("gradient norm of a record"), say("records"), x=x, y=y)
     return {"data": [bars], "layout": layout | {"shapes": [line], "annotations": [note]}}
 
 
@@ -67,15 +71,15 @@ def boundary(
     symbols = ("circle", "diamond", "square", "cross", "triangle-up", "x", "star")
     dots = [
         {
-            "type": "scatter", "mode": "markers", "name": f"class {k}",
+            "type": "scatter", "mode": "markers", "name": say("class {number}", number=k),
             "x": numbers(points[labels == k, 0]), "y": numbers(points[labels == k, 1]),
             "marker": {"color": COLOURS[k % 7], "symbol": symbols[k % 7], "size": 5,
                        "line": {"width": 0.5, "color": "white"}},
-            "hovertemplate": f"class {k}<extra></extra>",
+            "hovertemplate": say("class {number}<extra></extra>", number=k),
         }
         for k in range(classes)
     ]  # fmt: skip
-    layout = layout_of("first feature", "second feature", y={"zeroline": False})
+    layout = layout_of(say("first feature"), say("second feature"), y={"zeroline": False})
     layout["xaxis"] |= {"range": list(extent[:2]), "zeroline": False}
     layout["yaxis"] |= {"range": list(extent[2:])}
     return {"data": [area, *dots], "layout": layout}
@@ -98,7 +102,11 @@ def predictions(
         top, left = (i // columns) * (height + gap_y), (i % columns) * (width + gap_x)
         sheet[top : top + height, left : left + width] = image / max(image.max(), 1e-9)
         right = guesses[i] == labels[i]
-        text = f"{guesses[i]} {sure[i]:.0%}" if right else f"✗ {guesses[i]}, is {labels[i]}"
+        text = (
+            f"{guesses[i]} {sure[i]:.0%}"
+            if right
+            else say("✗ {guess}, is {truth}", guess=guesses[i], truth=labels[i])
+        )
         note = note_at(left + width / 2, top + height, text, "center", "top")
         note["font"] = {"size": 11, "color": COLOURS[2] if right else COLOURS[1]}
         notes.append(note)

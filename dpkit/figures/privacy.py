@@ -19,6 +19,7 @@ from dpkit.figures.base import (
     numbers,
 )
 from dpkit.figures.basics import INK, band, curve, dot, rgba, short, upright
+from dpkit.words import marked, say
 
 Values = NDArray[np.float64]
 
@@ -56,7 +57,7 @@ class Priced:
 
 def accountants(
     lines: Sequence[Priced], *, x_range: tuple[float, float], y_range: tuple[float, float],
-    log: bool = True, x_title: str = "steps",
+    log: bool = True, x_title: str = marked("steps"),
 ) -> Figure:  # fmt: skip
     """Epsilon against releases, a line for each accountant and a dot at its end.
 
@@ -68,22 +69,23 @@ def accountants(
         look = LOOKS[line.look]
         steps, values = (np.asarray(v, float) for v in (line.steps, line.epsilon))
         shown = np.where(np.isfinite(values) & (values > 0), values, np.nan) if log else values
-        hover = f"{line.name}: ε %{{y:.4g}} after %{{x}} {x_title}"
-        trace = curve(steps, shown, line.name, look.colour, dash=look.dash)
+        name = say(line.name)
+        hover = say("{name}: ε %{{y:.4g}} after %{{x}} {what}", name=name, what=say(x_title))
+        trace = curve(steps, shown, name, look.colour, dash=look.dash)
         trace |= {"hoverinfo": "all", "hovertemplate": f"{hover}<extra></extra>"}
         trace["line"]["width"] = look.width
         drawn.append(trace)
         end = float(values[-1])
         if y_range[0] <= end <= y_range[1]:
-            point = dot(steps[-1], end, f"{line.name}: ε {end:.4g}", look.colour)
+            point = dot(steps[-1], end, f"{name}: ε {end:.4g}", look.colour)
             point["marker"]["size"] = 8
             drawn.append(point | {"legendgroup": line.name, "showlegend": False})
         elif end > y_range[1]:
-            beyond.append(f"{line.name} {_short(end)}")
-    layout = layout_of(x_title, "ε", x=_axis(x_range, log), y=_axis(y_range, log))
+            beyond.append(f"{name} {_short(end)}")
+    layout = layout_of(say(x_title), "ε", x=_axis(x_range, log), y=_axis(y_range, log))
     layout |= {"showlegend": True, "margin": {"l": 48, "r": 12, "t": 24, "b": 36}}
     if beyond:
-        words = "↑ above the plot, at the end: " + ", ".join(beyond)
+        words = say("↑ above the plot, at the end: ") + ", ".join(beyond)
         note = note_at(1, 1.01, words, "right", "bottom", yref="paper") | {"xref": "paper"}
         layout["annotations"] = [note]
     return {"data": drawn, "layout": layout}
@@ -110,20 +112,20 @@ def losses(
     middle, width = (ends[1:] + ends[:-1]) / 2, np.diff(ends)
     reach = nice(1.05 * max(abs(ends[0]), abs(ends[-1]), epsilon if epsilon < 1e6 else 0.0))
     layout = layout_of(
-        "privacy loss of an outcome", "chance of a bin",
+        say("privacy loss of an outcome"), say("chance of a bin"),
         x={"range": [-reach, reach], "zeroline": True},
         y={"type": "log", "range": [math.log10(least), 0.3], "dtick": 2, "exponentformat": "e"},
     )  # fmt: skip
     if not high.sum() > 0:
-        words = "no finite privacy loss to show"
+        words = say("no finite privacy loss to show")
         return {"data": [], "layout": layout | {"annotations": [note_in_middle(words)]}}
     past = middle > epsilon
     bars = [
-        _bars(middle[~past], high[~past], width[~past], "up to ε, from above", COLOURS[5]),
-        _bars(middle[past], high[past], width[past], "beyond ε, from above", COLOURS[1]),
+        _bars(middle[~past], high[~past], width[~past], say("up to ε, from above"), COLOURS[5]),
+        _bars(middle[past], high[past], width[past], say("beyond ε, from above"), COLOURS[1]),
     ]
     steps_x, steps_y = np.repeat(ends, 2)[1:-1], np.repeat(np.where(low > 0, low, np.nan), 2)
-    under = curve(steps_x, steps_y, "from below", INK, dash="solid")
+    under = curve(steps_x, steps_y, say("from below"), INK, dash="solid")
     under["line"]["width"] = 1.2
     words = f"ε = {epsilon:.3g} " if math.isfinite(epsilon) else "ε = ∞ "
     notes = [note_at(epsilon, 1, words, "right", "top", yref="paper")] if epsilon <= reach else []
@@ -136,7 +138,7 @@ def _bars(x: Values, y: Values, width: Values, name: str, colour: str) -> Figure
     return {
         "type": "bar", "name": name, "x": numbers(x), "y": numbers(y), "width": numbers(width),
         "marker": {"color": colour, "line": {"color": colour, "width": 0.5}},
-        "hovertemplate": "loss %{x:.3g}: at most about %{y:.2g}<extra></extra>",
+        "hovertemplate": say("loss %{x:.3g}: at most about %{y:.2g}<extra></extra>"),
     }  # fmt: skip
 
 
@@ -163,12 +165,12 @@ def tradeoff(
     grown = math.exp(min(epsilon, 700.0))
     grid = np.unique(np.concatenate([np.linspace(0, 1, 101), x]))
     corner = np.maximum(np.maximum(1 - delta - grown * grid, (1 - delta - grid) / grown), 0.0)
-    name = f"ruled out: (ε, δ) = ({epsilon:.3g}, {short(delta)})"
-    hover = "%{x:.1f}% false alarms: at least %{y:.1f}% misses"
+    name = say("ruled out: (ε, δ) = ({epsilon:.3g}, {delta})", epsilon=epsilon, delta=short(delta))
+    hover = say("%{x:.1f}% false alarms: at least %{y:.1f}% misses")
     lines = [
         *band(100 * grid, 0 * grid, 100 * corner, name, rgba(COLOURS[3], 0.35)),
-        curve([0, 100], [100, 0], "guessing", "#888888", dash="dot"),
-        curve(100 * x, 100 * y, "best attacker", COLOURS[0], hover=hover),
+        curve([0, 100], [100, 0], say("guessing"), "#888888", dash="dot"),
+        curve(100 * x, 100 * y, say("best attacker"), COLOURS[0], hover=hover),
     ]
     lines[-1]["line"]["width"] = 3
     notes: list[Figure] = []
@@ -176,9 +178,9 @@ def tradeoff(
         marks, notes = _advantage(x, y, advantage)
         lines += marks
     if at is not None:
-        lines.append(dot(100 * at[0], 100 * at[1], "this test", COLOURS[1]))
+        lines.append(dot(100 * at[0], 100 * at[1], say("this test"), COLOURS[1]))
     layout = layout_of(
-        "false alarms (%)", "misses (%)",
+        say("false alarms (%)"), say("misses (%)"),
         x={"range": [0, 100], "zeroline": False}, y={"range": [0, 101], "zeroline": False},
     )  # fmt: skip
     return {"data": lines, "layout": layout | {"annotations": notes, "showlegend": True}}
@@ -189,9 +191,9 @@ def _advantage(x: np.ndarray, y: np.ndarray, advantage: float) -> tuple[list[Fig
     best = int(np.argmin(x + y))
     there = 100 * float(x[best])
     line = curve([there, there], [100 - there, 100 * float(y[best])], "", INK, dash="dash")
-    words = f" advantage {100 * advantage:.3g}%"
+    words = say(" advantage {share:.3g}%", share=100 * advantage)
     note = note_at(there, 100 - there, words, "left", "bottom")
-    return [line, dot(there, 100 * float(y[best]), "largest advantage")], [note]
+    return [line, dot(there, 100 * float(y[best]), say("largest advantage"))], [note]
 
 
 @dataclass(frozen=True)
@@ -219,11 +221,11 @@ def answers(found: Sequence[Answer]) -> Figure:
     for kind, (colour, symbol) in KINDS.items():
         some = [(i, a) for i, a in enumerate(found) if a.kind == kind]
         marks.append({
-            "type": "scatter", "mode": "markers", "name": kind,
+            "type": "scatter", "mode": "markers", "name": say(kind),
             "x": numbers([a.epsilon for _, a in some]), "y": [i for i, _ in some],
             "marker": {"color": colour, "symbol": symbol, "size": 15,
                        "line": {"color": colour, "width": 2}},
-            "customdata": [a.name for _, a in some],
+            "customdata": [say(a.name) for _, a in some],
             "hovertemplate": "%{customdata}: ε = %{x:.4f}<extra></extra>",
         })  # fmt: skip
     exact = next(a.epsilon for a in found if a.kind == "exact")
@@ -235,11 +237,11 @@ def answers(found: Sequence[Answer]) -> Figure:
         | {"font": {"size": 14}, "xshift": -14 if a.epsilon < exact else 14}
         for i, a in enumerate(found)
     ]
-    layout = layout_of("ε of one and the same run", "")
+    layout = layout_of(say("ε of one and the same run"), "")
     layout["xaxis"] |= {"range": [0, 1.15 * max(a.epsilon for a in found)]}
     layout["yaxis"] |= {
         "range": [len(found) - 0.4, -0.6], "tickvals": list(range(len(found))),
-        "ticktext": [a.name for a in found], "zeroline": False,
+        "ticktext": [say(a.name) for a in found], "zeroline": False,
     }  # fmt: skip
     layout |= {"annotations": notes, "shapes": [upright(exact)], "showlegend": True}
     return {"data": marks, "layout": layout}

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dpkit.figures.base import COLOURS, DASHES, Figure, layout_of, note_at, numbers
 from dpkit.figures.basics import INK, band, curve, rgba, upright
+from dpkit.words import say
 
 FROZEN = "#b5b5b5"
 SCALE = [[0.0, COLOURS[1]], [0.5, "#ffffff"], [1.0, COLOURS[0]]]
@@ -32,8 +33,8 @@ def mask(weights: ArrayLike, kept: ArrayLike, side: int, columns: int = 8) -> Fi
     }  # fmt: skip
     colours: Figure = {
         "type": "heatmap", "z": drawn[1], "zmin": -top, "zmax": top, "colorscale": SCALE,
-        "colorbar": {"title": {"text": "weight"}, "thickness": 10},
-        "hovertemplate": "weight %{z:.3f}: may move<extra></extra>",
+        "colorbar": {"title": {"text": say("weight")}, "thickness": 10},
+        "hovertemplate": say("weight %{z:.3f}: may move<extra></extra>"),
     }  # fmt: skip
     layout = layout_of("", "")
     hidden = {"visible": False, "fixedrange": True}
@@ -57,12 +58,12 @@ def energy(lines: Mapping[str, tuple[ArrayLike, ArrayLike]], at: tuple[float, fl
     """The share of a public gradient's energy that a support keeps, against the support's size."""
     drawn = [
         curve(100 * np.asarray(share), 100 * np.asarray(kept), name, COLOURS[place],
-              dash=DASHES[place], hover="%{x:.0f}% of the weights keep %{y:.1f}%")
+              dash=DASHES[place], hover=say("%{x:.0f}% of the weights keep %{y:.1f}%"))
         for place, (name, (share, kept)) in enumerate(lines.items())
     ]  # fmt: skip
-    drawn.insert(0, curve([0, 100], [0, 100], "no better than by lot", COLOURS[6], dash="dot"))
-    drawn.append(_marker(100 * at[0], 100 * at[1], "the mask above"))
-    layout = layout_of("kept weights |S| / D", "kept energy f", x=WHOLE, y=WHOLE)
+    drawn.insert(0, curve([0, 100], [0, 100], say("no better than by lot"), COLOURS[6], dash="dot"))
+    drawn.append(_marker(100 * at[0], 100 * at[1], say("the mask above")))
+    layout = layout_of(say("kept weights |S| / D"), say("kept energy f"), x=WHOLE, y=WHOLE)
     return {"data": drawn, "layout": layout | {"showlegend": True, "legend": LEGEND}}
 
 
@@ -72,13 +73,13 @@ def noise(sigma: float, clip: float, size: int, share: float, scaled: bool) -> F
     plain = (sigma * clip) ** 2 * size * shares
     now = (sigma * clip) ** 2 * size * share * (share if scaled else 1.0)
     drawn = [
-        curve(100 * shares, plain, "C as it is", COLOURS[0], hover="%{x:.0f}%: %{y:.4g}"),
+        curve(100 * shares, plain, say("C as it is"), COLOURS[0], hover="%{x:.0f}%: %{y:.4g}"),
         curve(100 * shares, plain * shares, "C √(|S|/D)", COLOURS[2], dash="dash",
               hover="%{x:.0f}%: %{y:.4g}"),
-        _marker(100 * share, now, "the mask above"),
+        _marker(100 * share, now, say("the mask above")),
     ]  # fmt: skip
     top = (sigma * clip) ** 2 * size * 1.05 or 1.0
-    layout = layout_of("kept weights |S| / D", "noise energy σ²C²|S|", x=WHOLE,
+    layout = layout_of(say("kept weights |S| / D"), say("noise energy σ²C²|S|"), x=WHOLE,
                        y={"range": [0, top], "zeroline": False})  # fmt: skip
     return {"data": drawn, "layout": layout | {"showlegend": True, "legend": LEGEND}}
 
@@ -87,11 +88,12 @@ def overlap(shares: ArrayLike, expected: float) -> Figure:
     """How much of a step's support was in the one before; dotted is what two lots share."""
     values = 100 * np.asarray(shares, float)
     steps = np.arange(2, len(values) + 2)
-    line = curve(steps, values, "kept from the step before", COLOURS[0],
-                 hover="step %{x}: %{y:.1f}%")  # fmt: skip
-    layout = layout_of("step", "of a step's support", x={"range": [1.5, len(values) + 1.5]},
+    line = curve(steps, values, say("kept from the step before"), COLOURS[0],
+                 hover=say("step %{x}: %{y:.1f}%"))  # fmt: skip
+    layout = layout_of(say("step"), say("of a step's support"),
+                       x={"range": [1.5, len(values) + 1.5]},
                        y=WHOLE | {"range": [0, 104]})  # fmt: skip
-    chance = curve([1.5, len(values) + 1.5], [100 * expected] * 2, "two lots", COLOURS[6],
+    chance = curve([1.5, len(values) + 1.5], [100 * expected] * 2, say("two lots"), COLOURS[6],
                    dash="dot")  # fmt: skip
     layout |= {"showlegend": True, "legend": LEGEND}
     return {"data": [chance, line | {"mode": "lines+markers"}], "layout": layout}
@@ -115,7 +117,7 @@ def against_ratio(
             x, means, name, COLOURS[place], dash=DASHES[place], hover="%{x:.0f}%: %{y:.2f}%"
         )
         drawn.append(line | {"mode": "lines+markers"})
-    layout = layout_of("frozen weights (%)", "test accuracy (%)", x={"range": [-3, 97]},
+    layout = layout_of(say("frozen weights (%)"), say("test accuracy (%)"), x={"range": [-3, 97]},
                        y={"zeroline": False})  # fmt: skip
     shapes = [] if ratio is None else [upright(100 * ratio)]
     layout |= {"showlegend": True, "legend": LEGEND, "shapes": shapes}
@@ -135,8 +137,10 @@ def differences(rows: Mapping[str, Mapping[str, Any]], what: str) -> Figure:
         drawn.append({
             "type": "scatter", "mode": "markers", "x": numbers([100 * row["mean"]]), "y": [y],
             "marker": {"color": COLOURS[0] if clear else COLOURS[6], "size": 9},
-            "hovertemplate": f"%{{x:+.2f}} points, 95% within {low:+.2f} to {high:+.2f}"
-                             "<extra></extra>",
+            "hovertemplate": say(
+                "%{{x:+.2f}} points, 95% within {low:+.2f} to {high:+.2f}<extra></extra>", low=low,
+                high=high
+            ),
         })  # fmt: skip
     ends = [100 * end for row in rows.values() for end in row["interval"]] + [0.0]
     room = 0.05 * (max(ends) - min(ends))
@@ -146,7 +150,7 @@ def differences(rows: Mapping[str, Mapping[str, Any]], what: str) -> Figure:
         "ticktext": list(rows), "zeroline": False,
     })  # fmt: skip
     layout["shapes"] = [upright(0.0)]
-    layout["annotations"] = [note_at(0, 1, " no difference", "left", "bottom", yref="paper")]
+    layout["annotations"] = [note_at(0, 1, say(" no difference"), "left", "bottom", yref="paper")]
     layout["margin"] = layout["margin"] | {"t": 22}
     return {"data": drawn, "layout": layout}
 

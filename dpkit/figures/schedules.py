@@ -12,6 +12,7 @@ from dpkit.accountants.yu import FALSE_BELOW
 from dpkit.figures.base import COLOURS, Figure, layout_of, log_axis, note_at, numbers
 from dpkit.figures.basics import INK, curve, rgba, upright
 from dpkit.plan import round_up
+from dpkit.words import say
 
 SPENT, LEFT, OVER = COLOURS[0], "#999999", COLOURS[1]
 GREY = COLOURS[6]
@@ -27,27 +28,27 @@ def _stairs(values: ArrayLike) -> tuple[list[float], list[float]]:
 def noise(sigma: ArrayLike, stop: int, knots: Sequence[tuple[float, float]] = ()) -> Figure:
     """The noise multiplier in each epoch; dotted where the budget no longer reaches."""
     values = np.asarray(sigma, float)
-    hover = "epoch %{x:.0f}: σ = %{y:.3f}"
+    hover = say("epoch %{x:.0f}: σ = %{y:.3f}")
     drawn = [
-        curve(*_stairs(values[:stop]), "trained", SPENT, hover=hover),
-        curve(*_later(values, stop), "never reached", GREY, dash="dot", hover=hover),
+        curve(*_stairs(values[:stop]), say("trained"), SPENT, hover=hover),
+        curve(*_later(values, stop), say("never reached"), GREY, dash="dot", hover=hover),
     ]
     if knots:
         drawn.append({
-            "type": "scatter", "mode": "markers", "name": "knots", "meta": "handles",
+            "type": "scatter", "mode": "markers", "name": say("knots"), "meta": "handles",
             "x": numbers([x for x, _ in knots]), "y": numbers([y for _, y in knots]),
             "marker": {"size": 13, "color": COLOURS[4], "line": {"color": INK, "width": 1}},
-            "hovertemplate": "drag me: epoch %{x:.0f}, σ = %{y:.2f}<extra></extra>",
+            "hovertemplate": say("drag me: epoch %{x:.0f}, σ = %{y:.2f}<extra></extra>"),
         })  # fmt: skip
     top = 1.12 * float(values.max())
     layout = layout_of(
-        "epoch", "noise multiplier σ", x={"range": [0, len(values)], "zeroline": False},
+        say("epoch"), say("noise multiplier σ"), x={"range": [0, len(values)], "zeroline": False},
         y={"range": [0, top]},
     )  # fmt: skip
     ends = _end(stop, len(values))
     notes = [*ends.get("annotations", [])]
     if FALSE_BELOW > 0.04 * top:
-        words = " the rule of 2019 for sampled batches is false below 0.892"
+        words = say(" the rule of 2019 for sampled batches is false below 0.892")
         notes.append(note_at(0, FALSE_BELOW, words, "left", "bottom"))
     layout |= {"shapes": [_below(FALSE_BELOW), *ends.get("shapes", [])], "annotations": notes}
     return {"data": drawn, "layout": layout}
@@ -70,7 +71,7 @@ def _end(stop: int, epochs: int) -> Figure:
     if stop >= epochs:
         return {}
     left = stop > 0.7 * epochs
-    words = f" the budget ends after {stop} epochs "
+    words = say(" the budget ends after {epochs} epochs ", epochs=stop)
     note = note_at(stop, 1, words, "right" if left else "left", "top", yref="paper")
     return {"shapes": [upright(stop)], "annotations": [note]}
 
@@ -79,17 +80,17 @@ def spending(rho: ArrayLike, stop: int) -> Figure:
     """What each epoch costs, as an area; the epoch that would be too much stands beside it."""
     values = np.asarray(rho, float)
     x, y = _stairs(values[:stop])
-    area = _area(x, y, "spent", SPENT) | {
-        "hovertemplate": "epoch %{x:.0f}: ρ = %{y:.4f}<extra></extra>"
+    area = _area(x, y, say("spent"), SPENT) | {
+        "hovertemplate": say("epoch %{x:.0f}: ρ = %{y:.4f}<extra></extra>")
     }
     drawn, shown = [area], values[: stop + 1]
     if stop < len(values):
         drawn.append(
             _area([stop, stop, stop + 1, stop + 1], numbers([0, *[values[stop]] * 2, 0]),
-                  "refused: too much", OVER)
+                  say("refused: too much"), OVER)
         )  # fmt: skip
     layout = layout_of(
-        "epoch", "ρ of the epoch", x={"range": [0, len(values)], "zeroline": False},
+        say("epoch"), say("ρ of the epoch"), x={"range": [0, len(values)], "zeroline": False},
         y={"range": [0, 1.25 * float(shown[np.isfinite(shown)].max(initial=1e-9))]},
     )  # fmt: skip
     return {"data": drawn, "layout": layout | {"showlegend": True}}
@@ -99,12 +100,12 @@ def budget(rho: ArrayLike, stop: int, total: float) -> Figure:
     """What is spent and what is left, stacked: together they are the budget."""
     spent = np.concatenate([[0.0], np.cumsum(np.asarray(rho, float)[:stop])])
     x = np.arange(stop + 1, dtype=float)
-    below = _area(x, spent, "spent", SPENT) | {"stackgroup": "one"}
-    left = _area(x, np.maximum(total - spent, 0.0), "left", LEFT) | {"stackgroup": "one"}
-    below["hovertemplate"] = "after %{x} epochs: ρ = %{y:.4f} spent<extra></extra>"
-    left["hovertemplate"] = "after %{x} epochs: ρ = %{y:.4f} left<extra></extra>"
+    below = _area(x, spent, say("spent"), SPENT) | {"stackgroup": "one"}
+    left = _area(x, np.maximum(total - spent, 0.0), say("left"), LEFT) | {"stackgroup": "one"}
+    below["hovertemplate"] = say("after %{x} epochs: ρ = %{y:.4f} spent<extra></extra>")
+    left["hovertemplate"] = say("after %{x} epochs: ρ = %{y:.4f} left<extra></extra>")
     layout = layout_of(
-        "epoch", "ρ", x={"range": [0, len(np.asarray(rho))], "zeroline": False},
+        say("epoch"), "ρ", x={"range": [0, len(np.asarray(rho))], "zeroline": False},
         y={"range": [0, 1.15 * total]},
     )  # fmt: skip
     layout |= {"shapes": [_across(total), upright(stop)], "showlegend": True}
@@ -148,18 +149,22 @@ def prices(rows: Sequence[Price], reach: tuple[float, float]) -> Figure:
         drawn.append({
             "type": "scatter", "mode": "markers", "x": numbers([at]), "y": [y],
             "marker": {"color": colour, "size": 12, "symbol": symbol},
-            "hovertemplate": f"{row.name}: ε {round_up(row.epsilon)}<extra></extra>",
+            "hovertemplate": f"{say(row.name)}: ε {round_up(row.epsilon)}<extra></extra>",
         })  # fmt: skip
-        said = "   " + (f"{row.epsilon:.3g}: false here" if row.fault else round_up(row.epsilon))
-        said += "" if row.bound or row.fault else " (a heuristic)"
+        said = "   " + (
+            say("{epsilon:.3g}: false here", epsilon=row.epsilon)
+            if row.fault
+            else round_up(row.epsilon)
+        )
+        said += "" if row.bound or row.fault else say(" (a heuristic)")
         side = np.log10(at) > np.mean(np.log10(reach)) + 0.2
         words = f"{said.strip()}   " if side else said
         notes.append(note_at(np.log10(at), y, words, "right" if side else "left", "middle"))
     layout = layout_of(
-        "ε of the run (logarithmic)", "",
+        say("ε of the run (logarithmic)"), "",
         x=log_axis(*reach),
         y={"range": [0.4, len(rows) + 0.6], "tickvals": list(range(len(rows), 0, -1)),
-           "ticktext": [row.name for row in rows], "zeroline": False},
+           "ticktext": [say(row.name) for row in rows], "zeroline": False},
     )  # fmt: skip
     return {"data": drawn, "layout": layout | {"annotations": notes}}
 
@@ -189,14 +194,14 @@ def race(runs: Sequence[Trained], across: str) -> Figure:
         place = names.index(run.name)
         x = run.share if across == "share" else 1 + np.arange(len(run.accuracy))
         line = curve(
-            x, 100 * np.asarray(run.accuracy, float), run.name, COLOURS[place],
+            x, 100 * np.asarray(run.accuracy, float), say(run.name), COLOURS[place],
             dash=("solid", "dash")[place % 2], hover="%{y:.1f}%",
         )  # fmt: skip
         drawn.append(line | {"legendgroup": run.name, "showlegend": first[run.name] is run})
-    title = "share of the budget spent (%)" if across == "share" else "epoch"
+    title = say("share of the budget spent (%)") if across == "share" else say("epoch")
     most = 100 if across == "share" else max([run.epochs for run in runs], default=100)
     layout = layout_of(
-        title, "test accuracy (%)", x={"range": [0, most], "zeroline": False},
+        title, say("test accuracy (%)"), x={"range": [0, most], "zeroline": False},
         y={"range": [0, 100]},
     )  # fmt: skip
     return {"data": drawn, "layout": layout | {"showlegend": True}}
@@ -213,7 +218,7 @@ def finals(runs: Sequence[Trained]) -> Figure:
         drawn.append({
             "type": "scatter", "mode": "markers", "x": numbers(values), "y": [y] * len(values),
             "marker": {"color": rgba(colour, 0.6), "size": 12, "line": {"width": 0}},
-            "hovertemplate": f"{name}: %{{x:.1f}}%<extra></extra>",
+            "hovertemplate": f"{say(name)}: %{{x:.1f}}%<extra></extra>",
         })  # fmt: skip
         if values:
             mean = float(np.mean(values))
@@ -221,12 +226,14 @@ def finals(runs: Sequence[Trained]) -> Figure:
                 "type": "scatter", "mode": "markers", "x": numbers([mean]), "y": [y],
                 "marker": {"color": colour, "size": 26, "symbol": "line-ns-open",
                            "line": {"width": 3}},
-                "hovertemplate": f"mean of {len(values)}: %{{x:.1f}}%<extra></extra>",
+                "hovertemplate": say(
+                    "mean of {number}: %{{x:.1f}}%<extra></extra>", number=len(values)
+                ),
             })  # fmt: skip
     low, high = (min(ends) - 2, max(ends) + 2) if ends else (60, 100)
     layout = layout_of(
-        "test accuracy at the end of the budget (%)", "", x={"range": [low, high]},
+        say("test accuracy at the end of the budget (%)"), "", x={"range": [low, high]},
         y={"range": [0.4, len(names) + 0.6], "tickvals": list(range(len(names), 0, -1)),
-           "ticktext": names, "zeroline": False},
+           "ticktext": [say(name) for name in names], "zeroline": False},
     )  # fmt: skip
     return {"data": drawn, "layout": layout}

@@ -13,6 +13,7 @@ from scipy import special
 
 from dpkit.figures.base import COLOURS, DASHES, Figure, layout_of, note_in_middle, numbers
 from dpkit.plan import round_up
+from dpkit.words import say
 
 CONFIDENCE = 0.95
 PROMISE = ("data", "relation", "unit", "delta")
@@ -126,10 +127,17 @@ class Cloud:
         """The frontier for readers who cannot see it."""
         edge = self.frontier
         if not edge:
-            return "no finished run yet"
+            return say("no finished run yet")
         few = [edge[i] for i in np.unique(np.linspace(0, len(edge) - 1, 4).astype(int))]
-        said = "; ".join(f"{100 * m.accuracy:.1f}% at ε {round_up(m.epsilon)}" for m in few)
-        return f"{len(self):,} runs; frontier: {said}"
+        said = "; ".join(
+            say(
+                "{accuracy:.1f}% at ε {epsilon}",
+                accuracy=100 * m.accuracy,
+                epsilon=round_up(m.epsilon),
+            )
+            for m in few
+        )
+        return say("{runs:,} runs; frontier: {frontier}", runs=len(self), frontier=said)
 
 
 @cache
@@ -146,11 +154,11 @@ def plane(
 ) -> Figure:
     """Test accuracy (%) against planned epsilon, a dot a run; the frontier of means as steps."""
     if not len(cloud):
-        empty = {"annotations": [note_in_middle("No finished run yet")]}
+        empty = {"annotations": [note_in_middle(say("No finished run yet"))]}
         return {"data": [], "layout": _axes(cloud) | empty}
     edge = cloud.frontier
     data = [_dots(cloud, colour, (labels or {}).get(colour, colour)), {
-        "type": "scatter", "mode": "lines", "name": "frontier", "hoverinfo": "skip",
+        "type": "scatter", "mode": "lines", "name": say("frontier"), "hoverinfo": "skip",
         "x": numbers([*(m.epsilon for m in edge), cloud.epsilon.max()]),
         "y": numbers([100 * m.accuracy for m in (*edge, edge[-1])]),
         "line": {"color": COLOURS[1], "width": 2.5, "shape": "hv"},
@@ -158,7 +166,7 @@ def plane(
     for point in cloud.points:
         if point.key == chosen:
             data.append({
-                "type": "scatter", "mode": "markers", "name": "selected", "hoverinfo": "skip",
+                "type": "scatter", "mode": "markers", "name": say("selected"), "hoverinfo": "skip",
                 "x": [point.epsilon], "y": [100 * point.accuracy],
                 "marker": {"size": 17, "symbol": "circle-open", "color": COLOURS[1],
                            "line": {"width": 3}},
@@ -182,7 +190,9 @@ def compared(clouds: Mapping[str, Cloud]) -> Figure:
             "type": "scatter", "mode": "lines+markers", "name": name, "x": numbers(x),
             "y": numbers(y), "text": [_interval(mean) for mean in edge],
             "line": {"color": colour, "width": 2.5, "dash": DASHES[number % len(DASHES)]},
-            "hovertemplate": f"{name}: %{{y:.1f}}%%{{text}} at ε %{{x:.3g}}<extra></extra>",
+            "hovertemplate": say(
+                "{name}: %{{y:.1f}}%%{{text}} at ε %{{x:.3g}}<extra></extra>", name=name
+            ),
         })  # fmt: skip
     layout = _axes(Cloud([point for cloud in clouds.values() for point in cloud.points]))
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
@@ -192,12 +202,12 @@ def compared(clouds: Mapping[str, Cloud]) -> Figure:
 def parallel(cloud: Cloud, names: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Every run as a line through its knobs, its epsilon and its accuracy, which colours it."""
     if not len(cloud):
-        return {"data": [], "layout": {"annotations": [note_in_middle("No finished run yet")]}}
+        return {"data": [], "layout": {"annotations": [note_in_middle(say("No finished run yet"))]}}
     columns = [
         _column(labels.get(name, name), [p.knobs.get(name) for p in cloud.points]) for name in names
     ]
     columns.append(_column("log₁₀ ε", np.log10(np.maximum(cloud.epsilon, 1e-12)).tolist()))
-    columns.append(_column("accuracy (%)", (100 * cloud.accuracy).tolist()))
+    columns.append(_column(say("accuracy (%)"), (100 * cloud.accuracy).tolist()))
     line = {"color": 100 * cloud.accuracy, "colorscale": SCALE}
     data = [{"type": "parcoords", "dimensions": columns, "line": line, "labelangle": 0}]
     return {"data": data, "layout": {"margin": {"l": 56, "r": 44, "t": 44, "b": 30}}}
@@ -217,10 +227,10 @@ def _dots(cloud: Cloud, colour: str, label: str) -> Figure:
             "colorbar": bar,
         }  # fmt: skip
     return {
-        "type": "scattergl" if len(cloud) > 1000 else "scatter", "mode": "markers", "name": "runs",
-        "meta": "choices",
+        "type": "scattergl" if len(cloud) > 1000 else "scatter", "mode": "markers",
+        "name": say("runs"), "meta": "choices",
         "x": cloud.epsilon, "y": 100 * cloud.accuracy, "marker": marker, "text": text,
-        "hovertemplate": "%{y:.1f}% at ε %{x:.3g}"
+        "hovertemplate": say("%{y:.1f}% at ε %{x:.3g}")
         + (f"<br>{label}: %{{text}}" if colour else "") + "<extra></extra>",
     }  # fmt: skip
 
@@ -246,16 +256,20 @@ def _axes(cloud: Cloud) -> Figure:
         tens = range(math.floor(low), math.ceil(high) + 1)
         ticks = [m * 10.0**t for t in tens for m in ((1, 2, 5) if high - low < 3 else (1,))]
         x |= {"range": [low, high], "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
-    return layout_of("planned ε", "test accuracy (%)", x=x)
+    return layout_of(say("planned ε"), say("test accuracy (%)"), x=x)
 
 
 def _interval(mean: Mean) -> str:
     if not math.isfinite(mean.half):
-        return " (one seed)"
-    return f" ± {100 * mean.half:.1f} ({mean.runs} seeds)"
+        return say(" (one seed)")
+    return say(" ± {half:.1f} ({seeds} seeds)", half=100 * mean.half, seeds=mean.runs)
 
 
 def _said(value: Any) -> str:
     return (
-        "none" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
+        say("none")
+        if value is None
+        else f"{value:g}"
+        if isinstance(value, int | float)
+        else str(value)
     )

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, numbers
 from dpkit.figures.basics import INK, curve, rgba, upright
+from dpkit.words import say
 
 _DIVERGING = [[0.0, COLOURS[1]], [0.5, "#FFFFFF"], [1.0, COLOURS[0]]]
 _INKED = [[0.0, "#FFFFFF"], [1.0, "#000000"]]
@@ -76,15 +77,17 @@ def histogram(noisy: ArrayLike, level: float, std: float, teachers: int) -> Figu
     bars = {
         "type": "bar", "x": numbers(middle), "y": counts.tolist(), "width": float(width),
         "marker": {"color": colours.tolist()}, "showlegend": False,
-        "hovertemplate": "%{x:.3g} votes: %{y} coordinates<extra></extra>",
+        "hovertemplate": say("%{x:.3g} votes: %{y} coordinates<extra></extra>"),
     }  # fmt: skip
     x = np.linspace(-reach, reach, 121)
     density = len(values) * width * np.exp(-0.5 * (x / std) ** 2) / (std * np.sqrt(2 * np.pi))
-    alone = curve(x, density, "the noise alone", COLOURS[1], dash="dash", hover="%{y:.1f}")
+    alone = curve(x, density, say("the noise alone"), COLOURS[1], dash="dash", hover="%{y:.1f}")
     most = 1.25 * max(float(counts.max(initial=1)), float(density.max()))
-    layout = layout_of("noisy sum of votes on a coordinate", "coordinates", y={"range": [0, most]})
+    layout = layout_of(
+        say("noisy sum of votes on a coordinate"), say("coordinates"), y={"range": [0, most]}
+    )
     lines = [upright(level), upright(-level)] if level else []
-    words = f" threshold: {level:.3g} of {teachers:,} teachers"
+    words = say(" threshold: {level:.3g} of {teachers:,} teachers", level=level, teachers=teachers)
     notes = [note_at(level, most, words, "left" if level < reach / 3 else "right", "top")]
     layout |= {"shapes": lines, "annotations": notes if level else [], "showlegend": True}
     return {"data": [bars, alone], "layout": layout}
@@ -100,11 +103,11 @@ def spending(
         steps = np.arange(1, len(found) + 1)
         dash = ("solid", "dash", "dot")[place % 3]
         drawn.append(curve(steps, found, name, COLOURS[place], dash=dash,
-                           hover="%{x} steps: ε = %{y:.3g}"))  # fmt: skip
+                           hover=say("%{x} steps: ε = %{y:.3g}")))  # fmt: skip
     top = 1.1 * max(budget, *(float(np.max(v, initial=0.0)) for _, v in lines))
     most = max(len(np.asarray(values)) for _, values in lines)
     layout = layout_of(
-        "generator steps", "ε", x={"range": [0, 1.02 * most + 1]}, y={"range": [0, top]}
+        say("generator steps"), "ε", x={"range": [0, 1.02 * most + 1]}, y={"range": [0, top]}
     )
     bar = {
         "type": "line", "xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": budget, "y1": budget,
@@ -114,7 +117,7 @@ def spending(
         "type": "rect", "xref": "x", "yref": "paper", "x0": 0, "x1": done, "y0": 0, "y1": 1,
         "fillcolor": rgba(COLOURS[0], 0.12), "line": {"width": 0}, "layer": "below",
     }  # fmt: skip
-    words = f" budget ε = {budget:.3g}: {affordable:,} steps "
+    words = say(" budget ε = {budget:.3g}: {steps:,} steps ", budget=budget, steps=affordable)
     notes = [note_at(0, budget, words, "left", "bottom")]
     return {
         "data": drawn,
@@ -133,7 +136,7 @@ def grid(images: Sequence[ArrayLike], side: int, columns: int = 10) -> Figure:
         "type": "heatmap", "z": sheet, "zmin": 0, "zmax": 1, "colorscale": _INKED,
         "showscale": False, "hoverinfo": "skip",
     }  # fmt: skip
-    return {"data": [picture], "layout": _bare(sheet.shape, "a column for each class")}
+    return {"data": [picture], "layout": _bare(sheet.shape, say("a column for each class"))}
 
 
 def stored(images: Sequence[str]) -> Figure:
@@ -157,7 +160,7 @@ def worth(
         })  # fmt: skip
     ends = [100 * v for _, values in rows for v in values] + [100 * v for _, v in marks]
     layout = layout_of(
-        "accuracy on real test records (%)", "",
+        say("accuracy on real test records (%)"), "",
         x={"range": [min(ends) - 4, min(100, max(ends) + 3)]},
         y={"range": [0.3, len(rows) + 0.9], "tickvals": list(range(len(rows), 0, -1)),
            "ticktext": names, "zeroline": False},

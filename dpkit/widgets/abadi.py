@@ -19,6 +19,7 @@ from dpkit.widgets.abadi_stored import Result, stored
 from dpkit.widgets.controls import Choice, Slider
 from dpkit.widgets.lesson import Lesson, Table
 from dpkit.widgets.plot import LivePlot
+from dpkit.words import marked, say
 
 Values = NDArray[np.float64]
 MNIST = 60_000
@@ -37,16 +38,16 @@ class TablePanel(Lesson):
         self.table, self.stored = Table(), stored()
         self.prices: dict[float, abadi.Prices] = {}
         self.variants = self.stored.variants
-        options = [(abadi.VARIANTS[variant], variant) for variant in self.variants]
+        options = [(say(abadi.VARIANTS[variant]), variant) for variant in self.variants]
         super().__init__(
             {
-                "variant": Choice(label="Clipped", options=options),
-                "epochs": Slider(label="Read off after", value=50, low=1, high=410, log=True,
-                                 integer=True, unit="epochs", ends=("start", "end")),
+                "variant": Choice(label=say("Clipped"), options=options),
+                "epochs": Slider(label=say("Read off after"), value=50, low=1, high=410, log=True,
+                                 integer=True, unit=say("epochs"), ends=(say("start"), say("end"))),
             },
             {
-                "accuracy": LivePlot(height=340, title="Accuracy over the epochs"),
-                "epsilon": LivePlot(height=340, title="Exact ε over the epochs"),
+                "accuracy": LivePlot(height=340, title=say("Accuracy over the epochs")),
+                "epsilon": LivePlot(height=340, title=say("Exact ε over the epochs")),
             },
             table=self.table,
         )  # fmt: skip
@@ -61,7 +62,9 @@ class TablePanel(Lesson):
         self.plots["accuracy"].show(figure, words)
         figure = pictures.spent(levels, reach, log=True, at=at, limits=(0.2, 10.0))
         self.plots["epsilon"].show(figure, words)
-        self.said.show(f"Test accuracy after **{at:g} epochs**: {words}.")
+        self.said.show(
+            say("Test accuracy after **{epochs:g} epochs**: {told}.", epochs=at, told=words)
+        )
 
     def afterwards(self) -> Iterator[Callable[[], None]]:
         """The table, with prices of the whole runs."""
@@ -89,7 +92,11 @@ class TablePanel(Lesson):
         """Accuracy on the line between two looks; the price of that very length."""
         epochs, paid = (np.asarray(v, float) for v in (level.epochs, level.paid))
         if at > paid[-1]:
-            return f"{level.name} has ended at ε = {round_up(float(np.asarray(level.epsilon)[-1]))}"
+            return say(
+                "{name} has ended at ε = {epsilon}",
+                name=level.name,
+                epsilon=round_up(float(np.asarray(level.epsilon)[-1])),
+            )
         experiment = self.experiment(row)
         steps = np.array([experiment.steps(MNIST, at)])
         epsilon = round_up(float(experiment.spending(MNIST, steps)[0]))
@@ -104,14 +111,19 @@ class TablePanel(Lesson):
 
     def _tell(self) -> None:
         heads = (
-            "noise σ, σ_p", "exact ε", "epochs", "paper",
-            *(_HEADS[variant] for variant in self.variants),
-            "moments, layers charged", "moments, one release a step", "strong composition",
+            say("noise σ, σ_p"), say("exact ε"), say("epochs"), say("paper"),
+            *(say(_HEADS[variant]) for variant in self.variants),
+            say("moments, layers charged"), say("moments, one release a step"),
+            say("strong composition"),
         )  # fmt: skip
         self.table.show(
-            f"MNIST, test accuracy in % when ε is spent; δ = {short(abadi.DELTA)}, "
-            f"{Neighbours.ADD_REMOVE.value}, Poisson lots of 600; accuracies stored (± standard "
-            f"deviation over seeds; one run where there is none), every ε computed now",
+            say(
+                "MNIST, test accuracy in % when ε is spent; δ = {delta}, {relation}, Poisson "
+                "lots of 600; accuracies stored (± standard deviation over seeds; one run where "
+                "there is none), every ε computed now",
+                delta=short(abadi.DELTA),
+                relation=say(Neighbours.ADD_REMOVE.value),
+            ),
             heads,
             [self._row(row) for row in abadi.ROWS],
         )
@@ -127,7 +139,7 @@ class TablePanel(Lesson):
         )  # fmt: skip
 
 
-_HEADS = {"layers": "each layer", "together": "together", "tuned": "tuned"}
+_HEADS = marked({"layers": "each layer", "together": "together", "tuned": "tuned"})
 
 
 def _cell(result: Result | None) -> str:
@@ -137,25 +149,29 @@ def _cell(result: Result | None) -> str:
 class SweepsPanel(Lesson):
     """One setting moves, epsilon stays at 2: stored runs, and the place of your slider."""
 
-    SETTINGS: ClassVar = {
-        "lot": ("Lot L", "lot", True),
-        "max_grad_norm": ("Clip norm C", "clip norm C", False),
-        "learning_rate": ("Learning rate η", "learning rate η", False),
-        "hidden": ("Hidden units h", "hidden units h", True),
-        "noise_multiplier": ("Noise σ", "noise σ", False),
-        "components": ("Private components k", "components k", True),
-    }
+    SETTINGS: ClassVar = marked(
+        {
+            "lot": ("Lot L", "lot", True),
+            "max_grad_norm": ("Clip norm C", "clip norm C", False),
+            "learning_rate": ("Learning rate η", "learning rate η", False),
+            "hidden": ("Hidden units h", "hidden units h", True),
+            "noise_multiplier": ("Noise σ", "noise σ", False),
+            "components": ("Private components k", "components k", True),
+        }
+    )
     """Each setting's label, its name in a sentence, and whether it is a whole number."""
 
     def __init__(self) -> None:
         """Make the panel, standing on the paper's settings."""
         self.stored, self.table = stored(), Table()
         at = self.stored.conditions["sweeps at"]
-        title = f"{at['epochs']} epochs at ε = {at['epsilon']:g}"
-        options = [(words[0], name) for name, words in self.SETTINGS.items()]
+        title = say(
+            "{epochs} epochs at ε = {epsilon:g}", epochs=at["epochs"], epsilon=at["epsilon"]
+        )
+        options = [(say(words[0]), name) for name, words in self.SETTINGS.items()]
         sliders = {name: self._slider(name) for name in self.SETTINGS}
         super().__init__(
-            {"setting": Choice(label="What moves", options=options, value="max_grad_norm")}
+            {"setting": Choice(label=say("What moves"), options=options, value="max_grad_norm")}
             | sliders,
             {"sweep": LivePlot(height=360, title=title)},
             table=self.table,
@@ -163,12 +179,13 @@ class SweepsPanel(Lesson):
         )  # fmt: skip
 
     def _slider(self, name: str) -> Slider:
-        label, _, whole = self.SETTINGS[name]
+        label, whole = say(self.SETTINGS[name][0]), self.SETTINGS[name][2]
         values = self.stored.sweep(name).values
         base = abadi.Experiment(learning_rate=0.05, noise_multiplier=2.0)
         value = min(max(float(getattr(base, name)), values[0]), values[-1])
         return Slider(
-            label=f"Your {label[0].lower()}{label[1:]}", value=value, low=float(values[0]),
+            label=say("Your {name}", name=label[0].lower() + label[1:]), value=value,
+            low=float(values[0]),
             high=float(values[-1]), log=True, integer=whole,
         )  # fmt: skip
 
@@ -189,18 +206,33 @@ class SweepsPanel(Lesson):
         for other in self.SETTINGS:
             self.controls[other].shown = other == name
         swept, value = self.stored.sweep(name), float(self.value(name))
-        _, words, _ = self.SETTINGS[name]
+        words = say(self.SETTINGS[name][1])
         found = swept.at(value)
         figure = pictures.sweep(swept.values, swept.test, swept.train, (value, found), words)
-        self.plots["sweep"].show(figure, f"at {words} {value:g} about {100 * found:.1f}%")
+        self.plots["sweep"].show(
+            figure,
+            say(
+                "at {name} {value:g} about {accuracy:.1f}%",
+                name=words,
+                value=value,
+                accuracy=100 * found,
+            ),
+        )
         best = float(swept.values[int(swept.test.argmax())])
-        text = (
-            f"At {words} = {value:g}: **about {100 * found:.1f}%**, read off the line. The best "
-            f"of the stored runs is {100 * swept.test.max():.1f}%, at {best:g}. "
+        text = say(
+            "At {name} = {value:g}: **about {accuracy:.1f}%**, read off the line. The best "
+            "of the stored runs is {best:.1f}%, at {where:g}. ",
+            name=words,
+            value=value,
+            accuracy=100 * found,
+            best=100 * swept.test.max(),
+            where=best,
         )
         without = self.stored.without_components()
         if name == "components" and without is not None:
-            text += f"On all pixels, without components: {100 * without:.1f}%. "
+            text += say(
+                "On all pixels, without components: {accuracy:.1f}%. ", accuracy=100 * without
+            )
         self.said.show(text + self._price())
         self._tell(name)
 
@@ -211,21 +243,30 @@ class SweepsPanel(Lesson):
         if self.value("setting") == "noise_multiplier":
             steps = experiment.length(epsilon, MNIST)
             epochs = steps * experiment.rate(MNIST)
-            return (
-                f"With this noise ε = {epsilon:g} pays for {steps:,} steps ({epochs:.1f} epochs)."
+            return say(
+                "With this noise ε = {epsilon:g} pays for {steps:,} steps ({epochs:.1f} epochs).",
+                epsilon=epsilon,
+                steps=steps,
+                epochs=epochs,
             )
         steps = experiment.steps(MNIST, at["epochs"])
         sigma = experiment.calibrated(epsilon, MNIST, steps).noise_multiplier
-        return f"Here {at['epochs']} epochs at ε = {epsilon:g} ask for σ = {sigma:.3g} on a layer."
+        return say(
+            "Here {epochs} epochs at ε = {epsilon:g} ask for σ = {sigma:.3g} on a layer.",
+            epochs=at["epochs"],
+            epsilon=epsilon,
+            sigma=sigma,
+        )
 
     def _tell(self, name: str) -> None:
         points = sorted(self.stored.found["sweeps"][name], key=lambda point: point["value"])
         self.table.show(
-            "The stored runs: one seed each, MNIST, a clip norm for each layer, constant rate",
-            (self.SETTINGS[name][1], "test (%)", "training (%)", "σ on a layer", "steps"),
+            say("The stored runs: one seed each, MNIST, a clip norm for each layer, constant rate"),
+            (say(self.SETTINGS[name][1]), say("test (%)"), say("training (%)"), say("σ on a layer"),
+             say("steps")),
             [
                 (
-                    f"{point['value']:g}" if point["value"] else "none: all pixels",
+                    f"{point['value']:g}" if point["value"] else say("none: all pixels"),
                     f"{100 * point['test']:.2f}", f"{100 * point['train']:.2f}",
                     f"{point['noise']:.3g}", f"{point['steps']:,}",
                 )

@@ -20,6 +20,8 @@ from dpkit.widgets.abadi_stored import stored
 from dpkit.widgets.controls import Buttons, Choice, Progress, Slider, Table, guarded
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
+from dpkit.widgets.told import retold
+from dpkit.words import marked, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,19 +79,20 @@ class LivePanel(Lesson):
         self._trainer: threading.Thread | None = None
         name = data or ("mnist" if known.KNOWN["mnist"].at_hand() else "digits")
         self.buttons = Buttons(
-            actions=[("train", "Train", "primary"), ("stop", "Stop", "")], disabled=["stop"],
-            label="Training",
+            actions=[("train", say("Train"), "primary"), ("stop", say("Stop"), "")],
+            disabled=["stop"],
+            label=say("Training"),
         )  # fmt: skip
-        self.progress = Progress(label="Progress", text="ready")
-        self.numbers = Table(label="The three runs", columns=_COLUMNS)
+        self.progress = Progress(label=say("Progress"), text=say("ready"))
+        self.numbers = Table(label=say("The three runs"), columns=[say(head) for head in _COLUMNS])
         sliders = self._sliders(name)
         # Heard before the panel draws: another data set has a lot and a length of its own.
         sliders["data"].observe(lambda x: guarded(self.trouble)(self._other_data)(x), "value")
         super().__init__(
             sliders | {"buttons": self.buttons, "progress": self.progress},
             {
-                "accuracy": LivePlot(height=320, title="Test accuracy, and training as dots"),
-                "epsilon": LivePlot(height=320, title="Planned ε, and what is spent"),
+                "accuracy": LivePlot(height=320, title=say("Test accuracy, and training as dots")),
+                "epsilon": LivePlot(height=320, title=say("Planned ε, and what is spent")),
             },
             self.numbers,
         )  # fmt: skip
@@ -98,23 +101,23 @@ class LivePanel(Lesson):
     def _sliders(self, name: str) -> dict[str, Any]:
         lot, epochs, noise = DEFAULTS[name]
         return {
-            "data": Choice(label="Data", options=["mnist", "digits"], value=name),
-            "noise": Slider(label="Noise σ in the middle", value=noise, low=0.5, high=16.0,
-                            log=True,
-                            ends=("accurate", "private"), help="the others have 2σ and σ/2"),
-            "clip": Slider(label="Clip norm C", value=4.0, low=0.1, high=20.0, log=True,
-                           ends=("bias", "noise")),
-            "together": Choice(label="Clipped", value="layers",
-                               options=[("each layer by itself", "layers"),
-                                        ("both layers together", "together")]),
-            "lot": Slider(label="Lot L", value=lot, low=10, high=min(6000, SIZES[name]), log=True,
-                          integer=True, unit="records"),
-            "rate": Slider(label="Learning rate η", value=0.1, low=0.005, high=1.0, log=True,
-                           ends=("slow", "wild")),
-            "hidden": Slider(label="Hidden units h", value=1000, low=10, high=2000, log=True,
+            "data": Choice(label=say("Data"), options=["mnist", "digits"], value=name),
+            "noise": Slider(label=say("Noise σ in the middle"), value=noise, low=0.5, high=16.0,
+                            log=True, ends=(say("accurate"), say("private")),
+                            help=say("the others have 2σ and σ/2")),
+            "clip": Slider(label=say("Clip norm C"), value=4.0, low=0.1, high=20.0, log=True,
+                           ends=(say("bias"), say("noise"))),
+            "together": Choice(label=say("Clipped"), value="layers",
+                               options=[(say("each layer by itself"), "layers"),
+                                        (say("both layers together"), "together")]),
+            "lot": Slider(label=say("Lot L"), value=lot, low=10, high=min(6000, SIZES[name]),
+                          log=True, integer=True, unit=say("records")),
+            "rate": Slider(label=say("Learning rate η"), value=0.1, low=0.005, high=1.0, log=True,
+                           ends=(say("slow"), say("wild"))),
+            "hidden": Slider(label=say("Hidden units h"), value=1000, low=10, high=2000, log=True,
                              integer=True),
-            "epochs": Slider(label="Epochs E", value=epochs, low=1, high=40, log=True,
-                             integer=True, ends=("quick", "long")),
+            "epochs": Slider(label=say("Epochs E"), value=epochs, low=1, high=40, log=True,
+                             integer=True, ends=(say("quick"), say("long"))),
         }  # fmt: skip
 
     @property
@@ -140,9 +143,13 @@ class LivePanel(Lesson):
         self._show()
         prices = ", ".join(f"{run.name}: {round_up(run.plan.epsilon())}" for run in self.runs)
         self.said.show(
-            f"Planned **ε** for {prices} (δ = {short(abadi.DELTA)}, "
-            f"{self.runs[0].plan.neighbours.value}). Press Train."
-            + "".join(f" {caution[0].upper()}{caution[1:]}" for caution in self.cautions)
+            say(
+                "Planned **ε** for {prices} (δ = {delta}, {relation}). Press Train.",
+                prices=prices,
+                delta=short(abadi.DELTA),
+                relation=say(self.runs[0].plan.neighbours.value),
+            )
+            + "".join(f" {text[0].upper()}{text[1:]}" for text in map(retold, self.cautions))
         )
 
     @property
@@ -196,7 +203,7 @@ class LivePanel(Lesson):
 
     def _train(self, runs: list[Trained]) -> None:
         """All three a stretch at a time, so that their lines grow together."""
-        self.progress.show(0.0, "projecting the records")
+        self.progress.show(0.0, say("projecting the records"))
         try:
             data = projected(self.value("data"), self.seed)
             going = [Going.of(run, data, self.seed) for run in runs]
@@ -207,7 +214,7 @@ class LivePanel(Lesson):
                 self._tell(runs, end / runs[0].plan.steps)
             self._end(runs)
         except Exception:
-            self.progress.show(0.0, "failed")
+            self.progress.show(0.0, say("failed"))
             raise
         finally:
             self.buttons.disable("stop")
@@ -218,21 +225,28 @@ class LivePanel(Lesson):
                 return
             self._show()
             best = "; ".join(
-                f"{run.name}: **{100 * run.test[-1]:.1f}%** at ε = {round_up(run.paid[-1])}"
+                say(
+                    "{name}: **{accuracy:.1f}%** at ε = {epsilon}", name=run.name,
+                    accuracy=100 * run.test[-1], epsilon=round_up(run.paid[-1]),
+                )
                 for run in runs
-            )
-            self.said.show(f"After {runs[0].epochs[-1]:.2g} epochs: {best}.")
-            self.progress.show(share, f"{runs[0].epochs[-1]:.2g} epochs")
+            )  # fmt: skip
+            epochs = runs[0].epochs[-1]
+            self.said.show(say("After {epochs:.2g} epochs: {best}.", epochs=epochs, best=best))
+            self.progress.show(share, say("{epochs:.2g} epochs", epochs=epochs))
 
     def _end(self, runs: list[Trained]) -> None:
         if not self._stop.is_set():
-            self.progress.show(1.0, "done")
+            self.progress.show(1.0, say("done"))
             return
-        self.progress.show(self.progress.value, "stopped")
+        self.progress.show(self.progress.value, say("stopped"))
         if runs[0] is self.runs[0] and runs[0].epochs:
             self.said.show(
-                f"Stopped after {runs[0].epochs[-1]:.2g} epochs. The claim stays at the planned "
-                f"price, since when to stop may have depended on the records: "
+                say(
+                    "Stopped after {epochs:.2g} epochs. The claim stays at the planned price, "
+                    "since when to stop may have depended on the records: ",
+                    epochs=runs[0].epochs[-1],
+                )
                 + ", ".join(f"{run.name}: ε = {round_up(run.plan.epsilon())}" for run in runs)
                 + "."
             )
@@ -244,14 +258,14 @@ class LivePanel(Lesson):
         said = ", ".join(f"{run.name} {100 * run.test[-1]:.1f}%" for run in seen)
         shown = [run.level for run in seen]
         figure = pictures.accuracies(shown, reach, before=before, bottom=0.4)
-        self.plots["accuracy"].show(figure, said or "nothing trained yet")
+        self.plots["accuracy"].show(figure, said or say("nothing trained yet"))
         ends = ", ".join(f"{run.name} {round_up(run.plan.epsilon())}" for run in self.runs)
-        self.plots["epsilon"].show(pictures.spent(levels, reach), f"planned: {ends}")
+        self.plots["epsilon"].show(pictures.spent(levels, reach), say("planned: {ends}", ends=ends))
         self.numbers.rows = [_numbers(run, self.size) for run in self.runs]
 
 
-_COLUMNS = ("noise σ on a layer", "ε of the whole run", "moments, one release a step",
-            "ε spent", "test", "training", "stored run, same epoch")  # fmt: skip
+_COLUMNS = marked(("noise σ on a layer", "ε of the whole run", "moments, one release a step",
+            "ε spent", "test", "training", "stored run, same epoch"))  # fmt: skip
 SIZES = {"mnist": 60_000, "digits": 1_437}
 """Training records of the two data sets, which are public."""
 

@@ -15,6 +15,7 @@ from dpkit.plan import round_up
 from dpkit.widgets.controls import Choice, Slider
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
+from dpkit.words import marked, say
 
 Values = NDArray[np.float64]
 MNIST, _POINTS, _FEW = 60_000, 40, 6
@@ -23,12 +24,14 @@ MNIST, _POINTS, _FEW = 60_000, 40, 6
 class PricesPanel(Lesson):
     """One run, five prices: what a better proof buys, and what a layer costs."""
 
-    LINES: ClassVar = (
-        "strong composition, one release a step",
-        "moments accountant, every layer charged",
-        "moments accountant, one release a step",
-        "exact, every layer charged",
-        "exact, one clip norm for all layers",
+    LINES: ClassVar = marked(
+        (
+            "strong composition, one release a step",
+            "moments accountant, every layer charged",
+            "moments accountant, one release a step",
+            "exact, every layer charged",
+            "exact, one clip norm for all layers",
+        )
     )
 
     def __init__(self) -> None:
@@ -36,21 +39,22 @@ class PricesPanel(Lesson):
         self.ends: dict[str, float] = {}
         super().__init__(
             {
-                "noise": Slider(label="Noise σ on each layer", value=4.0, low=0.7, high=16.0,
-                                log=True, ends=("more accurate", "more private")),
-                "lot": Slider(label="Lot L", value=600, low=30, high=6000, log=True, integer=True,
-                              unit="of 60,000"),
-                "epochs": Slider(label="Epochs E", value=100, low=1, high=400, log=True,
-                                 integer=True, ends=("short", "long")),
-                "layers": Slider(label="Layers clipped apart", value=2, low=1, high=16,
+                "noise": Slider(label=say("Noise σ on each layer"), value=4.0, low=0.7, high=16.0,
+                                log=True, ends=(say("more accurate"), say("more private"))),
+                "lot": Slider(label=say("Lot L"), value=600, low=30, high=6000, log=True,
+                              integer=True,
+                              unit=say("of 60,000")),
+                "epochs": Slider(label=say("Epochs E"), value=100, low=1, high=400, log=True,
+                                 integer=True, ends=(say("short"), say("long"))),
+                "layers": Slider(label=say("Layers clipped apart"), value=2, low=1, high=16,
                                  integer=True),
-                "pca": Choice(label="Private components",
-                              options=[("none", "0"), ("σ_p = 16", "16"), ("σ_p = 7", "7"),
+                "pca": Choice(label=say("Private components"),
+                              options=[(say("none"), "0"), ("σ_p = 16", "16"), ("σ_p = 7", "7"),
                                        ("σ_p = 4", "4")]),
                 "delta": Slider(label="δ", value=1e-5, low=1e-9, high=1e-2, log=True,
-                                ends=("stricter", "looser")),
+                                ends=(say("stricter"), say("looser"))),
             },
-            {"epsilon": LivePlot(height=380, title="One run, five prices")},
+            {"epsilon": LivePlot(height=380, title=say("One run, five prices"))},
             wide=("epsilon",),
         )  # fmt: skip
 
@@ -92,8 +96,10 @@ class PricesPanel(Lesson):
         figure = privacy.accountants(
             lines, x_range=(0.9, 1.25 * max(self.steps, 10)), y_range=(bottom, top)
         )  # fmt: skip
-        said = ", ".join(f"{name} {round_up(end)}" for name, end in self.ends.items())
-        self.plots["epsilon"].show(figure, f"after {self.steps:,} steps: {said}")
+        said = ", ".join(f"{say(name)} {round_up(end)}" for name, end in self.ends.items())
+        self.plots["epsilon"].show(
+            figure, say("after {steps:,} steps: {said}", steps=self.steps, said=said)
+        )
         self.said.show(self._words())
 
     def _before(self) -> list[tuple[Mechanism, int]]:
@@ -110,14 +116,23 @@ class PricesPanel(Lesson):
     def _words(self) -> str:
         strong, layered, moments, exact, whole = (round_up(self.ends[n]) for n in self.LINES)
         layers = int(self.value("layers"))
-        text = (
-            f"After {self.steps:,} steps of one release each the moments accountant reads "
-            f"**{moments}** and strong composition {strong}. "
+        text = say(
+            "After {steps:,} steps of one release each the moments accountant reads "
+            "**{moments}** and strong composition {strong}. ",
+            steps=self.steps,
+            moments=moments,
+            strong=strong,
         )
         if layers == 1:
-            return text + f"The exact price is **{exact}**."
+            return text + say("The exact price is **{exact}**.", exact=exact)
         return text + (
-            f"But {layers} layers are clipped and noised apart: a record moves all of them, and "
-            f"the run costs **{exact}** (the moments accountant would say {layered}). With one "
-            f"clip norm for all layers the same noise would cost {whole}."
+            say(
+                "But {layers} layers are clipped and noised apart: a record moves all of them, "
+                "and the run costs **{exact}** (the moments accountant would say {layered}). "
+                "With one clip norm for all layers the same noise would cost {whole}.",
+                layers=layers,
+                exact=exact,
+                layered=layered,
+                whole=whole,
+            )
         )

@@ -18,6 +18,8 @@ from dpkit.widgets.controls import Choice, Note, Slider
 from dpkit.widgets.lesson import Lesson, Table
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.pricing import ACCOUNTANTS, RUN, Prices, Setting, published_answers
+from dpkit.widgets.told import retold
+from dpkit.words import marked, say
 
 Values = NDArray[np.float64]
 _MOST_STEPS = 1_000_000
@@ -33,8 +35,8 @@ class AccountantsPanel(Lesson):
     """
 
     RELATIONS: ClassVar = [
-        ("add or remove one", "ADD_REMOVE"), ("zero out one", "ZERO_OUT"),
-        ("replace one", "REPLACE_ONE"),
+        (marked("add or remove one"), "ADD_REMOVE"), (marked("zero out one"), "ZERO_OUT"),
+        (marked("replace one"), "REPLACE_ONE"),
     ]  # fmt: skip
 
     def __init__(self, setting: Setting = RUN) -> None:
@@ -45,9 +47,9 @@ class AccountantsPanel(Lesson):
         super().__init__(
             _controls(setting),
             {
-                "epsilon": LivePlot(height=380, title="ε over the steps, by every accountant"),
-                "losses": LivePlot(height=300, title="Privacy loss of the whole run"),
-                "tradeoff": LivePlot(height=300, title="What an attacker can do"),
+                "epsilon": LivePlot(height=380, title=say("ε over the steps, by every accountant")),
+                "losses": LivePlot(height=300, title=say("Privacy loss of the whole run")),
+                "tradeoff": LivePlot(height=300, title=say("What an attacker can do")),
             },
             self.note,
             table=self.table,
@@ -86,9 +88,10 @@ class AccountantsPanel(Lesson):
 
     def _show_curves(self, prices: Prices) -> None:
         lines, ends = prices.lines, prices.ends
-        said = ", ".join(f"{name} {_number(end)}" for name, end in ends.items())
+        said = ", ".join(f"{say(name)} {_number(end)}" for name, end in ends.items())
         self.plots["epsilon"].show(
-            _over_steps(lines, ends), f"after {prices.setting.steps:,} steps: {said}"
+            _over_steps(lines, ends),
+            say("after {steps:,} steps: {said}", steps=prices.setting.steps, said=said),
         )
 
     def _explain(self, prices: Prices, bounds: Bounds) -> None:
@@ -96,45 +99,62 @@ class AccountantsPanel(Lesson):
         setting, ends = prices.setting, prices.ends
         self.bounds = bounds
         self.table.show(
-            f"ε of {setting.steps:,} steps ({setting.sample_rate * setting.steps:,.3g} epochs) at "
-            f"δ = {short(setting.delta)}, neighbours: {setting.relation.value}",
-            ("accountant", "at least", "estimate", "at most", "how"),
+            say(
+                "ε of {steps:,} steps ({epochs:,.3g} epochs) at δ = {delta}, neighbours: "
+                "{relation}",
+                steps=setting.steps,
+                epochs=setting.sample_rate * setting.steps,
+                delta=short(setting.delta),
+                relation=say(setting.relation.value),
+            ),
+            (say("accountant"), say("at least"), say("estimate"), say("at most"), say("how")),
             [_row(place, ends, bounds) for place in range(len(ACCOUNTANTS))],
         )
-        unable = (f"**{name}** is not drawn. {why}" for name, why in prices.refused.items())
+        unable = (
+            say("**{name}** is not drawn. {reason}", name=say(name), reason=why)
+            for name, why in prices.refused.items()
+        )
         self.note.show("\n\n".join(unable), "info")
         self.said.show(_verdict(ends, bounds))
 
     def _show_attack(self, prices: Prices, fpr: Values, fnr: Values, best: float) -> None:
         """What the best attacker can do."""
         figure = privacy.tradeoff(fpr, fnr, prices.ends["PLD"], prices.setting.delta, best)
-        self.plots["tradeoff"].show(figure, f"largest advantage of an attacker {best:.1%}")
+        self.plots["tradeoff"].show(
+            figure, say("largest advantage of an attacker {share:.1%}", share=best)
+        )
 
     def _show_losses(self, prices: Prices, found: LossDistribution) -> None:
         """The loss distribution from both sides."""
         epsilon = prices.ends["PLD"]
         self.plots["losses"].show(
             privacy.losses(found.edges, found.upper, found.lower, epsilon),
-            f"losses from {found.edges[0]:.3g} to {found.edges[-1]:.3g}, epsilon {epsilon:.3g}",
+            say(
+                "losses from {low:.3g} to {high:.3g}, epsilon {epsilon:.3g}",
+                low=found.edges[0],
+                high=found.edges[-1],
+                epsilon=epsilon,
+            ),
         )
 
 
 def _controls(setting: Setting) -> dict[str, Slider | Choice]:
     return {
-        "sample_rate": Slider(label="Sample rate q", value=float(f"{setting.sample_rate:.4g}"),
-                              low=1e-4, high=1.0, log=True, ends=("rare", "every step"),
-                              help="chance that a step sees a record"),
-        "noise_multiplier": Slider(label="Noise multiplier σ", value=setting.noise_multiplier,
+        "sample_rate": Slider(label=say("Sample rate q"), value=float(f"{setting.sample_rate:.4g}"),
+                              low=1e-4, high=1.0, log=True, ends=(say("rare"), say("every step")),
+                              help=say("chance that a step sees a record")),
+        "noise_multiplier": Slider(label=say("Noise multiplier σ"), value=setting.noise_multiplier,
                                    low=0.4, high=20.0, log=True,
-                                   ends=("more accurate", "more private")),
-        "steps": Slider(label="Steps T", value=setting.steps, low=1, high=_MOST_STEPS, log=True,
-                        integer=True, ends=("short", "long")),
+                                   ends=(say("more accurate"), say("more private"))),
+        "steps": Slider(label=say("Steps T"), value=setting.steps, low=1, high=_MOST_STEPS,
+                        log=True, integer=True, ends=(say("short"), say("long"))),
         "delta": Slider(label="δ", value=setting.delta, low=1e-12, high=1e-2, log=True,
-                        ends=("stricter", "looser"),
-                        help="chance that the epsilon bound may fail"),
-        "relation": Choice(label="Neighbours", options=AccountantsPanel.RELATIONS,
+                        ends=(say("stricter"), say("looser")),
+                        help=say("chance that the epsilon bound may fail")),
+        "relation": Choice(label=say("Neighbours"),
+                           options=[(say(n), k) for n, k in AccountantsPanel.RELATIONS],
                            value=setting.relation.name,
-                           help="which pairs of data sets must look alike"),
+                           help=say("which pairs of data sets must look alike")),
     }  # fmt: skip
 
 
@@ -151,27 +171,32 @@ def _row(place: int, ends: dict[str, float], bounds: Bounds) -> tuple[str, ...]:
     """One accountant's numbers; an estimate has no side that holds."""
     accountant, name, *_ = ACCOUNTANTS[place]
     if name not in ends:
-        return (name, "cannot account this setting: see above")
+        return (say(name), say("cannot account this setting: see above"))
     value = _number(ends[name])
     if isinstance(accountant, PLD):
-        return (name, _number(bounds.lower, -1), _number(bounds.estimate),
-                _number(bounds.upper, 1), bounds.method)  # fmt: skip
+        return (say(name), _number(bounds.lower, -1), _number(bounds.estimate),
+                _number(bounds.upper, 1), retold(bounds.method))  # fmt: skip
     if not accountant.is_bound:
-        return (name, "–", value, "∞", "limit theorem: nothing is proven")
-    return (name, "–", "–", value, "upper bound")
+        return (say(name), "–", value, "∞", say("limit theorem: nothing is proven"))
+    return (say(name), "–", "–", value, say("upper bound"))
 
 
 def _verdict(ends: dict[str, float], bounds: Bounds) -> str:
     """What the numbers mean, in two sentences."""
-    words = f"**ε = {_number(bounds.estimate)}**, proven to lie between "
-    words += f"{_number(bounds.lower, -1)} and {_number(bounds.upper, 1)}."
+    words = say(
+        "**ε = {epsilon}**, proven to lie between {low} and {high}.",
+        epsilon=_number(bounds.estimate),
+        low=_number(bounds.lower, -1),
+        high=_number(bounds.upper, 1),
+    )
     estimate, rdp = ends.get("GDP: an estimate"), ends.get("RDP")
     if rdp is not None and 0 < bounds.estimate < math.inf:
-        words += f" RDP says {rdp / bounds.estimate - 1:.0%} more."
+        words += say(" RDP says {share:.0%} more.", share=rdp / bounds.estimate - 1)
     if estimate is not None and estimate < bounds.lower * (1 - 1e-9):
         low = 1 - estimate / bounds.estimate
-        words += (
-            f" The GDP estimate lies **{low:.1%} below the proven minimum**: it says too little."
+        words += say(
+            " The GDP estimate lies **{share:.1%} below the proven minimum**: it says too little.",
+            share=low,
         )
     return words
 
@@ -197,20 +222,27 @@ class FiveAnswersPanel(Lesson):
         """Compute and show them."""
         self.setting, self.answers = setting, published_answers(setting)
         self.table = Table()
-        plots = {"answers": LivePlot(height=300, title="One run, five published answers")}
+        plots = {"answers": LivePlot(height=300, title=say("One run, five published answers"))}
         super().__init__({}, plots, table=self.table, wide=("answers",))
 
     def redraw(self) -> None:
         """The figure and a sentence each."""
-        words = ", ".join(f"{a.name} {a.epsilon:.2f}" for a in self.answers)
+        words = ", ".join(f"{say(a.name)} {a.epsilon:.2f}" for a in self.answers)
         self.plots["answers"].show(privacy.answers(self.answers), words)
         self.said.show(
-            "**Which one would you print?** Nobody has lied: they answer with different "
-            "means, and one of them answers a different question."
+            say(
+                "**Which one would you print?** Nobody has lied: they answer with different "
+                "means, and one of them answers a different question."
+            )
         )
         self.table.show(
-            f"q = {self.setting.sample_rate:.4g}, σ = {self.setting.noise_multiplier:g}, "
-            f"{self.setting.steps:,} steps, δ = {short(self.setting.delta)}",
-            ("answer", "ε", "kind", "why"),
-            [(a.name, f"{a.epsilon:.4f}", a.kind, a.why) for a in self.answers],
+            say(
+                "q = {rate:.4g}, σ = {sigma:g}, {steps:,} steps, δ = {delta}",
+                rate=self.setting.sample_rate,
+                sigma=self.setting.noise_multiplier,
+                steps=self.setting.steps,
+                delta=short(self.setting.delta),
+            ),
+            (say("answer"), "ε", say("kind"), say("why")),
+            [(say(a.name), f"{a.epsilon:.4f}", say(a.kind), say(a.why)) for a in self.answers],
         )

@@ -20,6 +20,7 @@ from dpkit.samplers import Poisson
 from dpkit.widgets.controls import Buttons, Choice, Slider
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
+from dpkit.words import marked, say
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Values = NDArray[np.float64]
 
 RECORDS, STEPS, DELTA = 400, 100, 1e-4
-TRAINED = {"at the start": 0, "half trained": 12, "trained": 400}
+TRAINED = {marked("at the start"): 0, marked("half trained"): 12, marked("trained"): 400}
 """Plain gradient steps that the model has made before it is looked at."""
 _CLOUD, _POINTS = 400, 30
 _CLIPS = np.geomspace(0.02, 5.0, 60)
@@ -106,26 +107,30 @@ class AnatomyPanel(Lesson):
     def __init__(self, seed: int = 0) -> None:
         """Make the panel; `seed` draws the batches and the noise."""
         self._seed = seed
-        again = Buttons(actions=[("again", "Draw another batch and noise", "")], label="Step")
+        again = Buttons(
+            actions=[("again", say("Draw another batch and noise"), "")], label=say("Step")
+        )
         again.on_click(self._again)
         super().__init__(
             {
-                "clip": Slider(label="Clip norm C", value=0.5, low=0.05, high=3.0, log=True,
-                               ends=("bias", "noise")),
-                "noise": Slider(label="Noise multiplier σ", value=3.0, low=0.1, high=10.0, log=True,
-                                ends=("accurate", "private")),
-                "batch": Slider(label="Expected batch L", value=64, low=8, high=RECORDS, log=True,
-                                integer=True, ends=("few records", "all records")),
-                "model": Choice(label="Model", options=list(TRAINED), value="at the start"),
+                "clip": Slider(label=say("Clip norm C"), value=0.5, low=0.05, high=3.0, log=True,
+                               ends=(say("bias"), say("noise"))),
+                "noise": Slider(label=say("Noise multiplier σ"), value=3.0, low=0.1, high=10.0,
+                                log=True, ends=(say("accurate"), say("private"))),
+                "batch": Slider(label=say("Expected batch L"), value=64, low=8, high=RECORDS,
+                                log=True,
+                                integer=True, ends=(say("few records"), say("all records"))),
+                "model": Choice(label=say("Model"), options=[(say(name), name) for name in TRAINED],
+                                value="at the start"),
                 "again": again,
             },
             {
-                "records": LivePlot(height=330, title="1  Clip: each record's gradient"),
-                "step": LivePlot(height=330, title="2  Add noise: the step"),
-                "price": LivePlot(height=330, title=f"3  Pay: {STEPS} such steps"),
-                "norms": LivePlot(height=250, title="How long the gradients are"),
-                "errors": LivePlot(height=250, title="Which C? Bias against noise"),
-                "ratio": LivePlot(height=250, title="Which L? Signal to noise"),
+                "records": LivePlot(height=330, title=say("1  Clip: each record's gradient")),
+                "step": LivePlot(height=330, title=say("2  Add noise: the step")),
+                "price": LivePlot(height=330, title=say("3  Pay: {steps} such steps", steps=STEPS)),
+                "norms": LivePlot(height=250, title=say("How long the gradients are")),
+                "errors": LivePlot(height=250, title=say("Which C? Bias against noise")),
+                "ratio": LivePlot(height=250, title=say("Which L? Signal to noise")),
             },
         )  # fmt: skip
 
@@ -146,18 +151,29 @@ class AnatomyPanel(Lesson):
         share = float((world.norms > bound).mean())
         self.plots["records"].show(
             anatomy.arrows(raw, world.clipped(bound)[chosen], bound),
-            f"{len(chosen)} gradients as arrows; {share:.0%} of all are longer than {bound:g}",
+            say(
+                "{drawn} gradients as arrows; {share:.0%} of all are longer than {bound:g}",
+                drawn=len(chosen),
+                share=share,
+                bound=bound,
+            ),
         )
         cloud = clipped + self._cloud(sigma, bound) / batch
         self.plots["step"].show(
             anatomy.step(true, clipped, noisy, cloud, sigma * bound / batch),
-            f"the step misses the true gradient by {np.linalg.norm(noisy - true):.3g}",
+            say(
+                "the step misses the true gradient by {distance:.3g}",
+                distance=np.linalg.norm(noisy - true),
+            ),
         )
         curve = plan.curve(_POINTS)
         self.plots["price"].show(
-            anatomy.price(curve.steps, curve.epsilon), f"epsilon {round_up(curve.epsilon[-1])}"
+            anatomy.price(curve.steps, curve.epsilon),
+            say("epsilon {epsilon}", epsilon=round_up(curve.epsilon[-1])),
         )
-        self.plots["norms"].show(figures.norms(world.norms, bound), f"{share:.0%} are clipped")
+        self.plots["norms"].show(
+            figures.norms(world.norms, bound), say("{share:.0%} are clipped", share=share)
+        )
         self._trades(world, bound, sigma, batch, found)
         self.said.show(self._words(plan, len(chosen), found))
 
@@ -165,12 +181,19 @@ class AnatomyPanel(Lesson):
         by_clip = [errors(world, c, sigma, batch) for c in _CLIPS]
         self.plots["errors"].show(
             anatomy.trade(_CLIPS, by_clip, bound, found),
-            f"at C = {bound:g} bias {found.bias:.3g}, noise {found.noise:.3g}",
+            say(
+                "at C = {clip:g} bias {bias:.3g}, noise {noise:.3g}",
+                clip=bound,
+                bias=found.bias,
+                noise=found.noise,
+            ),
         )
         by_batch = [errors(world, bound, sigma, size) for size in _BATCHES]
         self.plots["ratio"].show(
             anatomy.ratio(_BATCHES, [e.ratio for e in by_batch], batch, found.ratio),
-            f"signal to noise {found.ratio:.3g} at a batch of {batch}",
+            say(
+                "signal to noise {ratio:.3g} at a batch of {batch}", ratio=found.ratio, batch=batch
+            ),
         )
 
     def _step(self, plan: Plan, chosen: NDArray[np.int64]) -> tuple[Values, Values]:
@@ -193,14 +216,23 @@ class AnatomyPanel(Lesson):
 
     def _words(self, plan: Plan, drawn: int, found: Errors) -> str:
         worst = max(("bias", "noise", "sampling"), key=lambda name: getattr(found, name))
-        named = {"bias": "the bias of clipping", "noise": "the noise",
-                 "sampling": "the luck of the batch"}[worst]  # fmt: skip
-        return (
-            f"{drawn} records were drawn (expected {plan.sampler.expected_batch(RECORDS):.0f}). "
-            f"On average a step misses the true gradient by **{found.total:.2g}**, mostly by "
-            f"{named} (bias {found.bias:.2g}, noise {found.noise:.2g}, batch "
-            f"{found.sampling:.2g}). {STEPS} such steps cost **ε = {round_up(plan.epsilon())}** "
-            f"at δ = {DELTA:g}, whatever C is."
+        named = {"bias": say("the bias of clipping"), "noise": say("the noise"),
+                 "sampling": say("the luck of the batch")}[worst]  # fmt: skip
+        return say(
+            "{drawn} records were drawn (expected {expected:.0f}). On average a step misses "
+            "the true gradient by **{total:.2g}**, mostly by {culprit} (bias {bias:.2g}, "
+            "noise {noise:.2g}, batch {sampling:.2g}). {steps} such steps cost **ε = "
+            "{epsilon}** at δ = {delta:g}, whatever C is.",
+            drawn=drawn,
+            expected=plan.sampler.expected_batch(RECORDS),
+            total=found.total,
+            culprit=named,
+            bias=found.bias,
+            noise=found.noise,
+            sampling=found.sampling,
+            steps=STEPS,
+            epsilon=round_up(plan.epsilon()),
+            delta=DELTA,
         )
 
     def _again(self, _: str) -> None:

@@ -14,8 +14,10 @@ from dpkit.widgets.board import Board, Box
 from dpkit.widgets.cells import replace_in_cell
 from dpkit.widgets.controls import Buttons, Choice, Note, guarded
 from dpkit.widgets.plot import LivePlot
+from dpkit.widgets.told import retold
+from dpkit.words import marked, say
 
-HONEST = "no fault at all"
+HONEST = marked("no fault at all")
 PLAN = Plan(DPSGD(noise_multiplier=4.0, max_grad_norm=4.0), Poisson(1.0, 10), delta=1e-5)
 """The run under audit: full batches, so that each of its steps can be guessed by itself."""
 SAMPLED = Plan(DPSGD(noise_multiplier=0.7, max_grad_norm=4.0), Poisson(0.1, 10), delta=0.01)
@@ -35,12 +37,15 @@ class FindTheBug(Board):
         """Make the panel; nothing runs until Audit is pressed."""
         self.full, self.observations = plan, observations
         self.found: list[Audit] = []
-        names = [HONEST, *(fault.name for fault in FAULTS)]
-        self.fault = Choice(label="Planted fault", options=names, help="What is wrong with the run")
-        self.buttons = Buttons(
-            actions=[("audit", "Audit", "primary"), ("stop", "Stop", "")], disabled=["stop"]
+        names = [(say(n), n) for n in (HONEST, *(fault.name for fault in FAULTS))]
+        self.fault = Choice(
+            label=say("Planted fault"), options=names, help=say("What is wrong with the run")
         )
-        self.plot = LivePlot(height=320, title="What the audit has proven")
+        self.buttons = Buttons(
+            actions=[("audit", say("Audit"), "primary"), ("stop", say("Stop"), "")],
+            disabled=["stop"],
+        )
+        self.plot = LivePlot(height=320, title=say("What the audit has proven"))
         self.verdict, self.story, self.trouble = Note(), Note(kind="info"), Note(kind="error")
         self._stop = threading.Event()
         self._worker: threading.Thread | None = None
@@ -119,21 +124,39 @@ class FindTheBug(Board):
     def _show(self) -> None:
         lower = [found.lower for found in self.found]
         claimed = self.plan.epsilon()
-        said = f"proven {lower[-1]:.3g}, claimed {claimed:.3g}" if lower else "nothing audited yet"
+        said = (
+            say("proven {proven:.3g}, claimed {claimed:.3g}", proven=lower[-1], claimed=claimed)
+            if lower
+            else say("nothing audited yet")
+        )
         seen = [found.observations for found in self.found]
         self.plot.show(attacks.proven(seen, lower, claimed, self.observations), said)
         verdict, _, why = str(self.found[-1]).partition(": ") if self.found else ("", "", "")
         broken = bool(self.found) and self.found[-1].broken
-        self.verdict.show(verdict and f"**{verdict}**: {why}", "warning" if broken else "plain")
+        self.verdict.show(
+            verdict and f"**{retold(verdict)}**: {retold(why)}", "warning" if broken else "plain"
+        )
         self.story.show("")
 
     def _explain(self, fault: Fault | None) -> None:
         """After the verdict: what was planted, where it happened, what else finds it."""
         if fault is None:
-            text = "This run is honest: the bound climbs toward the claim and stays below it."
+            text = say("This run is honest: the bound climbs toward the claim and stays below it.")
         else:
-            other = "Found as well by" if fault.audited else "This audit cannot see it. Found by"
-            text = f"Planted: **{fault.name}**. {fault.story}\n\n{other}: {fault.found_by}."
+            other = (
+                say("Found as well by")
+                if fault.audited
+                else say("This audit cannot see it. Found by")
+            )
+            text = say(
+                "Planted: **{name}**. {story}\n\n{other}: {found_by}.",
+                name=say(fault.name),
+                story=say(fault.story),
+                other=other,
+                found_by=say(fault.found_by),
+            )
             if fault.batches is not None:
-                text += " (Full batches would hide the fault, so this run draws a tenth at a time.)"
+                text += say(
+                    " (Full batches would hide the fault, so this run draws a tenth at a time.)"
+                )
         self.story.show(text, "info")

@@ -20,15 +20,18 @@ from dpkit.samplers import BallsInBins, FixedSize, Partition, Poisson, Sampler, 
 from dpkit.widgets.controls import Buttons, Choice, Slider
 from dpkit.widgets.lesson import Lesson, Table
 from dpkit.widgets.plot import LivePlot
+from dpkit.words import marked, say
 
 ZERO = Neighbours.ZERO_OUT
-SCHEMES = {
-    "Poisson": ("Poisson", "each record tosses a coin at every step"),
-    "Shuffle": ("Shuffle", "a fresh order of all records every epoch"),
-    "BallsInBins": ("Balls in bins", "each record throws a die for its batch, every epoch"),
-    "FixedSize": ("Fixed size", "a random subset of fixed size at every step"),
-    "Partition": ("Shuffled once", "one order, kept for all epochs"),
-}
+SCHEMES = marked(
+    {
+        "Poisson": ("Poisson", "each record tosses a coin at every step"),
+        "Shuffle": ("Shuffle", "a fresh order of all records every epoch"),
+        "BallsInBins": ("Balls in bins", "each record throws a die for its batch, every epoch"),
+        "FixedSize": ("Fixed size", "a random subset of fixed size at every step"),
+        "Partition": ("Shuffled once", "one order, kept for all epochs"),
+    }
+)
 """Each scheme's name, and what it does."""
 
 
@@ -54,22 +57,22 @@ class BatchesPanel(Lesson):
     def __init__(self, name: str = "Poisson", seed: int = 0) -> None:
         """Make the panel; `seed` draws the batches."""
         self._seed = seed
-        again = Buttons(actions=[("again", "Draw again", "")], label="Draw")
+        again = Buttons(actions=[("again", say("Draw again"), "")], label=say("Draw"))
         again.on_click(self._again)
-        options = [(title, key) for key, (title, _) in SCHEMES.items()]
+        options = [(say(title), key) for key, (title, _) in SCHEMES.items()]
         super().__init__(
             {
-                "scheme": Choice(label="Batching", options=options, value=name),
-                "batches": Slider(label="Batches an epoch t", value=12, low=2, high=20,
-                                  integer=True, ends=("large", "small")),
-                "record": Slider(label="Record to follow", value=7, low=1, high=self.RECORDS,
+                "scheme": Choice(label=say("Batching"), options=options, value=name),
+                "batches": Slider(label=say("Batches an epoch t"), value=12, low=2, high=20,
+                                  integer=True, ends=(say("large"), say("small"))),
+                "record": Slider(label=say("Record to follow"), value=7, low=1, high=self.RECORDS,
                                  integer=True),
                 "again": again,
             },
             {
-                "raster": LivePlot(height=400, title="Who is in which batch"),
-                "sizes": LivePlot(height=230, title="Batch sizes"),
-                "often": LivePlot(height=230, title="How often a record is seen in an epoch"),
+                "raster": LivePlot(height=400, title=say("Who is in which batch")),
+                "sizes": LivePlot(height=230, title=say("Batch sizes")),
+                "often": LivePlot(height=230, title=say("How often a record is seen in an epoch")),
             },
             wide=("raster",),
         )  # fmt: skip
@@ -99,19 +102,30 @@ class BatchesPanel(Lesson):
         counts = seen.sum(axis=0)
         self.plots["raster"].show(
             batching.raster(seen, epoch, who),
-            f"record {who + 1} is in {int(seen[who].sum())} of {seen.shape[1]} batches",
-        )
+            say(
+                "record {record} is in {times} of {batches} batches", record=who + 1,
+                times=int(seen[who].sum()), batches=seen.shape[1],
+            ),
+        )  # fmt: skip
         low, high = int(counts.min()), int(counts.max())
-        told = f"batches of {low} to {high} records" if low < high else f"batches of {low} records"
+        told = (
+            say("batches of {low} to {high} records", low=low, high=high)
+            if low < high
+            else say("batches of {size} records", size=low)
+        )
         self.plots["sizes"].show(batching.sizes(seen, epoch), told)
-        missed = f"{shares[0]:.0%} of the records are not seen in an epoch"
+        missed = say("{share:.0%} of the records are not seen in an epoch", share=shares[0])
         self.plots["often"].show(batching.participations(shares), missed)
         times = ", ".join(str(n) for n in often[who])
-        title, words = SCHEMES[self.value("scheme")]
+        title, words = (say(text) for text in SCHEMES[self.value("scheme")])
         self.said.show(
-            f"**{title}**: {words}. {told[0].upper()}{told[1:]}. Record {who + 1} is seen {times} "
-            f"times in the {self.EPOCHS} epochs; on average over all, {missed}."
-        )
+            say(
+                "**{name}**: {doing}. {told}. Record {record} is seen {times} times in the "
+                "{epochs} epochs; on average over all, {missed}.", name=title,
+                doing=words, told=told[0].upper() + told[1:], record=who + 1, times=times,
+                epochs=self.EPOCHS, missed=missed,
+            )
+        )  # fmt: skip
 
     def _again(self, _: str) -> None:
         self._seed += 1
@@ -122,7 +136,7 @@ class BandsPanel(Lesson):
     """One run, four ways of batching, and what is known of each one's epsilon under ZERO_OUT."""
 
     NAMES: ClassVar = ("Poisson", "BallsInBins", "Shuffle", "FixedSize")
-    LABELS: ClassVar = ("Poisson", "balls in bins", "shuffle", "fixed size")
+    LABELS: ClassVar = marked(("Poisson", "balls in bins", "shuffle", "fixed size"))
     _SIZE = 100  # records in a batch: of no consequence but for the fixed size's whole numbers
 
     def __init__(self) -> None:
@@ -131,16 +145,17 @@ class BandsPanel(Lesson):
         self.rows: list[batching.Band] = []
         super().__init__(
             {
-                "noise": Slider(label="Noise multiplier σ", value=2.0, low=0.4, high=10.0, log=True,
-                                ends=("more accurate", "more private")),
-                "batches": Slider(label="Batches an epoch t", value=50, low=2, high=1000, log=True,
-                                  integer=True),
-                "epochs": Slider(label="Epochs E", value=20, low=1, high=200, log=True,
-                                 integer=True, ends=("short", "long")),
+                "noise": Slider(label=say("Noise multiplier σ"), value=2.0, low=0.4, high=10.0,
+                                log=True, ends=(say("more accurate"), say("more private"))),
+                "batches": Slider(label=say("Batches an epoch t"), value=50, low=2, high=1000,
+                                  log=True, integer=True),
+                "epochs": Slider(label=say("Epochs E"), value=20, low=1, high=200, log=True,
+                                 integer=True, ends=(say("short"), say("long"))),
                 "delta": Slider(label="δ", value=1e-5, low=1e-8, high=1e-1, log=True,
-                                ends=("stricter", "looser")),
+                                ends=(say("stricter"), say("looser"))),
             },
-            {"bands": LivePlot(height=300, title="ε of one run, by how its batches are drawn")},
+            {"bands": LivePlot(height=300,
+                               title=say("ε of one run, by how its batches are drawn"))},
             table=self.table,
             wide=("bands",),
         )  # fmt: skip
@@ -171,36 +186,46 @@ class BandsPanel(Lesson):
         poisson = found[0][1]
         claims = (None, None, poisson, poisson)
         self.rows = [
-            batching.Band(label, *ends, claimed)
+            batching.Band(say(label), *ends, claimed)
             for label, ends, claimed in zip(self.LABELS, found, claims, strict=True)
         ]
         said = ", ".join(
-            f"{row.name} {round_down(row.low)} to {round_up(row.high)}" for row in self.rows
-        )
+            say(
+                "{name} {low} to {high}", name=row.name,
+                low=round_down(row.low), high=round_up(row.high),
+            )
+            for row in self.rows
+        )  # fmt: skip
         self.plots["bands"].show(batching.bands(self.rows, (0.02, 400.0)), said)
         low, high = round_down(self.rows[2].low), round_up(self.rows[2].high)
         self.said.show(
-            f"Crosses mark the Poisson ε of **{round_up(poisson)}**, which many libraries print "
-            f"for shuffled batches too. The shuffled run costs at least **{low}**, and "
-            f"dpkit can prove nothing below **{high}** for it."
-        )
+            say(
+                "Crosses mark the Poisson ε of **{poisson}**, which many libraries print for "
+                "shuffled batches too. The shuffled run costs at least **{low}**, and dpkit can "
+                "prove nothing below **{high}** for it.", poisson=round_up(poisson),
+                low=low, high=high,
+            )
+        )  # fmt: skip
 
     def _tell(self, plans: list[Plan], found: list[tuple[float, float]]) -> None:
         how = (
-            "bracketed from both sides", "bracketed from both sides",
-            "below: the largest coordinate; above: as if the order were known",
-            "below: a worst case; above: the pair of Zhu, Dong, Wang 2022, for replacing",
+            say("bracketed from both sides"), say("bracketed from both sides"),
+            say("below: the largest coordinate; above: as if the order were known"),
+            say("below: a worst case; above: the pair of Zhu, Dong, Wang 2022, for replacing"),
         )  # fmt: skip
         first = plans[0]
         self.table.show(
-            f"{first.steps:,} steps, σ = {float(self.value('noise')):.3g}, δ = "
-            f"{short(first.delta)}, neighbours: {ZERO.value}",
-            ("batching", "at least", "at most", "how it is known"),
+            say(
+                "{steps:,} steps, σ = {sigma:.3g}, δ = {delta}, neighbours: {relation}",
+                steps=first.steps, sigma=float(self.value("noise")), delta=short(first.delta),
+                relation=say(ZERO.value),
+            ),
+            (say("batching"), say("at least"), say("at most"), say("how it is known")),
             [
-                (label, printed(low, 4, -1), printed(high, 4, 1), words)
+                (say(label), printed(low, 4, -1), printed(high, 4, 1), words)
                 for label, (low, high), words in zip(self.LABELS, found, how, strict=True)
             ],
-        )
+        )  # fmt: skip
 
 
 class LeakPanel(Lesson):
@@ -216,23 +241,23 @@ class LeakPanel(Lesson):
         """Make the panel; `seed` draws batches and noise."""
         self._seed = seed
         self.watched: list[Watched] = []
-        again = Buttons(actions=[("again", "Audit again", "")], label="Audit")
+        again = Buttons(actions=[("again", say("Audit again"), "")], label=say("Audit"))
         again.on_click(self._again)
         super().__init__(
             {
-                "scheme": Choice(label="Drawn by",
-                                 options=[(SCHEMES[key][0], key) for key in self.KINDS]),
-                "noise": Slider(label="Noise multiplier σ", value=0.6, low=0.4, high=1.5, log=True,
-                                ends=("leaks", "hides")),
+                "scheme": Choice(label=say("Drawn by"),
+                                 options=[(say(SCHEMES[key][0]), key) for key in self.KINDS]),
+                "noise": Slider(label=say("Noise multiplier σ"), value=0.6, low=0.4, high=1.5,
+                                log=True, ends=(say("leaks"), say("hides"))),
                 "delta": Slider(label="δ", value=0.01, low=1e-3, high=0.1, log=True,
-                                ends=("stricter", "looser")),
-                "epochs": Slider(label="Epochs to watch", value=4000, low=500, high=16_000,
-                                 log=True, integer=True, ends=("quick", "sure")),
+                                ends=(say("stricter"), say("looser"))),
+                "epochs": Slider(label=say("Epochs to watch"), value=4000, low=500, high=16_000,
+                                 log=True, integer=True, ends=(say("quick"), say("sure"))),
                 "again": again,
             },
             {
-                "leak": LivePlot(height=320, title="Audited ε against what is claimed"),
-                "maxima": LivePlot(height=320, title="What the attacker looks at"),
+                "leak": LivePlot(height=320, title=say("Audited ε against what is claimed")),
+                "maxima": LivePlot(height=320, title=say("What the attacker looks at")),
             },
         )  # fmt: skip
 
@@ -263,35 +288,41 @@ class LeakPanel(Lesson):
         self.watched = seen
         epochs = [len(one.present) for one in seen]
         found = [one.epsilon for one in seen]
-        claims = {"Poisson claim": poisson}
+        claims = {say("Poisson claim"): poisson}
         if self.value("scheme") != "Poisson":
-            claims["dpkit's claim"] = own
+            claims[say("dpkit's claim")] = own
         figure = batching.leak(epochs, found, claims, int(self.value("epochs")))
         last = found[-1] if found else 0.0
-        self.plots["leak"].show(figure, f"audited epsilon at least {round_down(last)}")
+        self.plots["leak"].show(
+            figure, say("audited epsilon at least {epsilon}", epsilon=round_down(last))
+        )
         if seen:
             one = seen[-1]
             self.plots["maxima"].show(
                 batching.maxima(one.present, one.absent, one.threshold),
-                f"threshold {one.threshold:.2f}",
+                say("threshold {threshold:.2f}", threshold=one.threshold),
             )
         self.said.show(self._words(seen, poisson, own))
 
     def _words(self, seen: list[Watched], poisson: float, own: float) -> str:
         if not seen:
-            return "Watching the first epochs…"
+            return say("Watching the first epochs…")
         last = seen[-1]
-        text = (
-            f"{len(last.present):,} epochs with you and as many without, at δ = "
-            f"{short(last.delta)}: **ε is at least {round_down(last.epsilon)}** "
-            "with 99.9% confidence."
-        )
+        text = say(
+            "{epochs:,} epochs with you and as many without, at δ = {delta}: **ε is at least "
+            "{epsilon}** with 99.9% confidence.", epochs=len(last.present),
+            delta=short(last.delta), epsilon=round_down(last.epsilon),
+        )  # fmt: skip
         shown = round_up(poisson)
         if last.epsilon > float(shown):
-            return f"{text} The Poisson claim of **{shown} is false** for this run."
-        return (
-            f"{text} That is below the claim of {round_up(own)}, as it must be where that is true."
-        )
+            return say(
+                "{text} The Poisson claim of **{claim} is false** for this run.", text=text,
+                claim=shown,
+            )  # fmt: skip
+        return say(
+            "{text} That is below the claim of {claim}, as it must be where that is true.",
+            text=text, claim=round_up(own),
+        )  # fmt: skip
 
     def _again(self, _: str) -> None:
         self._seed += 1_000_003

@@ -12,6 +12,8 @@ import anywidget
 import ipywidgets
 import traitlets
 
+from dpkit.words import marked, say
+
 _HERE = Path(__file__).parent
 
 
@@ -48,16 +50,18 @@ class Part(ipywidgets.Widget):
         return Board([self])._repr_mimebundle_(**options)
 
 
-WORDS = {
-    "number": "{label} needs a number; “{value}” was not used.",
-    "whole": "{label} needs a whole number; {value} was not used.",
-    "range": "{label} must lie between {low} and {high}; {value} was not used.",
-    "value_of": "{label}, value",
-    "done": "{percent} %",
-    "info": "",
-    "warning": "Warning:",
-    "error": "Error:",
-}
+WORDS = marked(
+    {
+        "number": "{label} needs a number; “{value}” was not used.",
+        "whole": "{label} needs a whole number; {value} was not used.",
+        "range": "{label} must lie between {low} and {high}; {value} was not used.",
+        "value_of": "{label}, value",
+        "done": "{percent} %",
+        "info": "",
+        "warning": "Warning:",
+        "error": "Error:",
+    }
+)
 
 
 class Control(Part):
@@ -72,13 +76,15 @@ class Control(Part):
     help = traitlets.Unicode().tag(sync=True)
     problem = traitlets.Unicode().tag(sync=True)
     disabled = traitlets.Bool().tag(sync=True)
-    words = traitlets.Dict(WORDS).tag(sync=True)
+    words = traitlets.Dict().tag(sync=True)
     live = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         """Set the traits in one go and listen to the page."""
         self._guard = threading.RLock()
-        super().__init__(part=type(self).__name__.lower(), live=list(self._live), **traits)
+        words = {key: say(text) for key, text in WORDS.items()}
+        part = type(self).__name__.lower()
+        super().__init__(part=part, live=list(self._live), words=words, **traits)
         self.on_msg(self._heard)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dpkit.mechanisms import Ledger, Refused
 from dpkit.plan import Plan, round_up
+from dpkit.words import say
 
 if TYPE_CHECKING:
     from dpkit.datasets import Dataset
@@ -46,11 +47,18 @@ class Budget:
         if not plans:
             return ""
         try:
-            total = f"ε = {round_up(self.epsilon(data))} at δ = {min(p.delta for p in plans):g}"
+            total = say(
+                "ε = {epsilon} at δ = {delta:g}",
+                epsilon=round_up(self.epsilon(data)),
+                delta=min(p.delta for p in plans),
+            )
         except Refused as refusal:
-            total = f"cannot be accounted ({refusal})"
-        runs = "1 run" if len(plans) == 1 else f"{len(plans)} runs"
-        return (
-            f"**Running total** on {data.name}: {runs} (shown or not) cost {total} together. "
-            f"Every run spends, also one that you discard."
+            total = say("cannot be accounted ({refusal})", refusal=refusal)
+        runs = say("1 run") if len(plans) == 1 else say("{number} runs", number=len(plans))
+        return say(
+            "**Running total** on {data}: {runs} (shown or not) cost {total} together. Every "
+            "run spends, also one that you discard.",
+            data=data.name,
+            runs=runs,
+            total=total,
         )

@@ -14,6 +14,7 @@ from scipy.special import ndtr
 from dpkit.accountants import PLD, Accountant, Advanced, Basic
 from dpkit.figures import privacy
 from dpkit.mechanisms import Gaussian, Laplace, Mechanism, RandomisedResponse
+from dpkit.words import marked
 
 Values = NDArray[np.float64]
 
@@ -116,7 +117,11 @@ class Composed:
     releases: int
     delta: float
 
-    WAYS: ClassVar = ((Basic(), "basic", 5), (Advanced(), "advanced", 6), (PLD(), "exact", 0))
+    WAYS: ClassVar = (
+        (Basic(), marked("basic"), 5),
+        (Advanced(), marked("advanced"), 6),
+        (PLD(), marked("exact"), 0),
+    )
 
     def line(self, accountant: Accountant, name: str, look: int) -> privacy.Priced:
         """Epsilon against the number of releases; few points where each costs a composition."""

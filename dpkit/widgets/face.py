@@ -16,6 +16,7 @@ from dpkit.widgets.controls import Buttons, Choice, Code, Entry, Note, Progress,
 from dpkit.widgets.panel import Controls
 from dpkit.widgets.runner import State
 from dpkit.widgets.views import Views
+from dpkit.words import say
 
 NO_SCENE = "none"
 
@@ -26,29 +27,34 @@ class Face:
     def __init__(self, controls: Controls) -> None:
         """Make all parts around the given controls."""
         self.controls, self.views = controls, Views()
-        scenes = [(words.CHOOSE, NO_SCENE), *((v[0], k) for k, v in words.SCENES.items())]
-        self.scene = Choice(label=words.LABELS["scene"], options=scenes)
+        scenes = [(say(v[0]), k) for k, v in words.SCENES.items()]
+        self.scene = Choice(
+            label=say(words.LABELS["scene"]), options=[(say(words.CHOOSE), NO_SCENE), *scenes]
+        )
         self.actions = Buttons(
-            actions=[(k, t, "primary" if k == "train" else "") for k, t in words.ACTIONS.items()],
+            actions=[
+                (k, say(t), "primary" if k == "train" else "") for k, t in words.ACTIONS.items()
+            ],
             disabled=("pause", "stop"),
-            label=words.ACTIONS_LABEL,
+            label=say(words.ACTIONS_LABEL),
         )
         self.exports = Buttons(
-            actions=[(k, t, "") for k, t in words.EXPORTS.items()], label=words.EXPORTS_LABEL
+            actions=[(k, say(t), "") for k, t in words.EXPORTS.items()],
+            label=say(words.EXPORTS_LABEL),
         )
-        self.progress = Progress(label=words.PROGRESS, value=0.0, text=words.READY)
+        self.progress = Progress(label=say(words.PROGRESS), value=0.0, text=say(words.READY))
         self.readout, self.advice, self.trouble = Note(), Note(kind="warning"), Note(kind="error")
         self.promise, self.total, self.saved = Note(kind="info"), Note(), Note()
-        self.runs = Table(label=words.RUNS, columns=words.RUN_COLUMNS)
-        self.code = Code(label=words.EXPORTS["python"])
-        self.text = Entry(label=words.LABELS["settings"], value=controls.settings.to_string())
+        self.runs = Table(label=say(words.RUNS), columns=[say(head) for head in words.RUN_COLUMNS])
+        self.code = Code(label=say(words.EXPORTS["python"]))
+        self.text = Entry(label=say(words.LABELS["settings"]), value=controls.settings.to_string())
         self.children = self._placed()
 
     def show_step(self, run: Run, step: Step, seconds_left: float, rate: float) -> None:
         """Progress with time left while a run is on."""
-        said = words.ACCURACY.format(accuracy=run.accuracy[-1]) if run.accuracy else ""
-        text = words.STEP.format(
-            step=step.step, steps=step.steps, left=duration(seconds_left), rate=rate,
+        said = say(words.ACCURACY, accuracy=run.accuracy[-1]) if run.accuracy else ""
+        text = say(
+            words.STEP, step=step.step, steps=step.steps, left=duration(seconds_left), rate=rate,
             accuracy=said, epsilon=round_up(step.epsilon),
         )  # fmt: skip
         self.progress.show(step.step / step.steps, text)
@@ -63,17 +69,18 @@ class Face:
         """Which buttons can be pressed, and how the latest run stands."""
         busy = state in (State.RUNNING, State.PAUSED)
         self.actions.disable(*(("train",) if busy else ("pause", "stop")))
-        pause = words.RESUME if state is State.PAUSED else words.ACTIONS["pause"]
+        pause = say(words.RESUME if state is State.PAUSED else words.ACTIONS["pause"])
         self.actions.actions = [
             [k, pause if k == "pause" else t, style] for k, t, style in self.actions.actions
         ]
         if run is None:
-            self.progress.show(0.0, words.READY)
+            self.progress.show(0.0, say(words.READY))
         elif state is not State.RUNNING:
-            said = words.ACCURACY.format(accuracy=run.accuracy[-1]) if run.accuracy else ""
+            said = say(words.ACCURACY, accuracy=run.accuracy[-1]) if run.accuracy else ""
             spent = run.spent[-1] if run.spent else 0.0
-            text = words.ENDED.format(
-                state=state.value.capitalize(), done=run.done, steps=run.plan.steps,
+            text = say(
+                words.ENDED, state=say(words.STATES[state.value]), done=run.done,
+                steps=run.plan.steps,
                 seconds=duration(run.seconds), accuracy=said, epsilon=round_up(spent),
             )  # fmt: skip
             self.progress.show(run.done / run.plan.steps, text)
@@ -106,11 +113,13 @@ def _row(index: int, run: Run) -> list[Any]:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, int | float) else "varies"
+    return f"{value:.3g}" if isinstance(value, int | float) else say("varies")
 
 
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        return say("{seconds:.1f} s", seconds=seconds)
+    if seconds < 120:
+        return say("{seconds:.0f} s", seconds=seconds)
+    return say("{minutes:.0f} min", minutes=seconds / 60)

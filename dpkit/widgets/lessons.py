@@ -14,8 +14,10 @@ from dpkit.widgets.controls import Buttons, Choice, Slider
 from dpkit.widgets.examples import COUNT, GAMES, NOISES, Composed, Count, Survey
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
+from dpkit.words import marked, say
 
 _SURVEYS = 1000
+_KINDS = marked(("Laplace", "Gaussian", "Randomised response"))
 
 
 class RandomisedResponsePanel(Lesson):
@@ -27,22 +29,23 @@ class RandomisedResponsePanel(Lesson):
     def __init__(self, seed: int = 0) -> None:
         """Make the panel; `seed` tosses the coins."""
         self._seed = seed
-        again = Buttons(actions=[("again", "Ask everyone again", "")], label="Survey")
+        again = Buttons(actions=[("again", say("Ask everyone again"), "")], label=say("Survey"))
         again.on_click(self._again)
         super().__init__(
             {
-                "keep": Slider(label="Chance of a true answer", value=0.75, low=0.5, high=0.99,
-                               step=0.01, ends=("pure coin", "nearly the truth")),
-                "people": Slider(label="People asked", value=1000, low=50, high=50_000, log=True,
-                                 integer=True, ends=("few", "many")),
-                "share": Slider(label="True share of yes", value=30, low=0, high=100, step=1,
+                "keep": Slider(label=say("Chance of a true answer"), value=0.75, low=0.5, high=0.99,
+                               step=0.01, ends=(say("pure coin"), say("nearly the truth"))),
+                "people": Slider(label=say("People asked"), value=1000, low=50, high=50_000,
+                                 log=True, integer=True, ends=(say("few"), say("many"))),
+                "share": Slider(label=say("True share of yes"), value=30, low=0, high=100, step=1,
                                 integer=True, unit="%"),
                 "again": again,
             },
             {
-                "crowd": LivePlot(height=190, title="100 answers (crossed: the coin turned them)"),
-                "estimates": LivePlot(height=250, title="What the crowd tells"),
-                "belief": LivePlot(height=250, title="What one answer tells"),
+                "crowd": LivePlot(height=190,
+                                  title=say("100 answers (crossed: the coin turned them)")),
+                "estimates": LivePlot(height=250, title=say("What the crowd tells")),
+                "belief": LivePlot(height=250, title=say("What one answer tells")),
             },
             wide=("crowd",),
         )  # fmt: skip
@@ -62,28 +65,40 @@ class RandomisedResponsePanel(Lesson):
         lies = int((survey.truth != survey.said)[:100].sum())
         self.plots["crowd"].show(
             basics.crowd(survey.truth, survey.said),
-            f"{lies} of 100 answers were turned by the coin",
+            say("{lies} of 100 answers were turned by the coin", lies=lies),
         )
         many = survey.again(_SURVEYS, self._seed + 1)
         self.plots["estimates"].show(
-            basics.estimates(many, true, known), f"true share {true:.1%}, estimated {found:.1%}"
+            basics.estimates(many, true, known),
+            say("true share {true:.1%}, estimated {found:.1%}", true=true, found=found),
         )
         epsilon = survey.mechanism.epsilon
         self.plots["belief"].show(
-            basics.belief(epsilon), f"an answer moves the odds by at most {math.exp(epsilon):.3g}"
+            basics.belief(epsilon),
+            say("an answer moves the odds by at most {odds:.3g}", odds=math.exp(epsilon)),
         )
         self.said.show(self._words(survey, yes, found))
 
     def _words(self, survey: Survey, yes: float, found: float) -> str:
         epsilon, keep = survey.mechanism.epsilon, survey.mechanism.keep
-        said = f"**ε = {epsilon:.3g}**: true with chance {keep:.0%}, so odds move by at most "
-        said += f"{math.exp(epsilon):.3g} times. {yes:.1%} said yes; "
+        said = say(
+            "**ε = {epsilon:.3g}**: true with chance {keep:.0%}, so odds move by at most "
+            "{odds:.3g} times. {yes:.1%} said yes; ",
+            epsilon=epsilon,
+            keep=keep,
+            odds=math.exp(epsilon),
+            yes=yes,
+        )
         if math.isnan(found):
-            return said + "every answer is a fair coin, so nothing can be learned."
+            return said + say("every answer is a fair coin, so nothing can be learned.")
         width = 1.96 * math.sqrt(keep * (1 - keep) / len(survey.truth)) / (2 * keep - 1)
         return said + (
-            f"undoing the coin gives **{found:.1%}** ± {width:.1%} "
-            f"(the truth: {survey.truth.mean():.1%})."
+            say(
+                "undoing the coin gives **{found:.1%}** ± {width:.1%} (the truth: {true:.1%}).",
+                found=found,
+                width=width,
+                true=survey.truth.mean(),
+            )
         )
 
     def _again(self, _: str) -> None:
@@ -92,14 +107,16 @@ class RandomisedResponsePanel(Lesson):
 
 
 def _noise_choice() -> Choice:
-    return Choice(label="Noise", options=list(NOISES), value="Laplace")
+    return Choice(
+        label=say("Noise"), options=[(say(name), name) for name in NOISES], value="Laplace"
+    )
 
 
 def _scale_slider() -> Slider:
     return Slider(
-        label="Noise scale", value=2.0, low=0.3, high=10.0, log=True,
-        ends=("more accurate", "more private"), 
-        help="b for Laplace, σ for Gaussian noise, in records",
+        label=say("Noise scale"), value=2.0, low=0.3, high=10.0, log=True,
+        ends=(say("more accurate"), say("more private")),
+        help=say("b for Laplace, σ for Gaussian noise, in records"),
     )  # fmt: skip
 
 
@@ -114,12 +131,12 @@ class NoisePanel(Lesson):
             {
                 "noise": _noise_choice(),
                 "scale": _scale_slider(),
-                "epsilon": Slider(label="Claimed ε", value=0.3, low=0.02, high=5.0, log=True,
-                                  ends=("bold claim", "modest claim")),
+                "epsilon": Slider(label=say("Claimed ε"), value=0.3, low=0.02, high=5.0, log=True,
+                                  ends=(say("bold claim"), say("modest claim"))),
             },
             {
-                "outputs": LivePlot(height=300, title="What is published, in two worlds"),
-                "profile": LivePlot(height=300, title="The δ that each ε needs"),
+                "outputs": LivePlot(height=300, title=say("What is published, in two worlds")),
+                "profile": LivePlot(height=300, title=say("The δ that each ε needs")),
             },
         )  # fmt: skip
 
@@ -137,7 +154,10 @@ class NoisePanel(Lesson):
             basics.outputs(
                 x, count.density(x, False), count.density(x, True), math.exp(epsilon), delta
             ),
-            f"two bells one record apart; outside e^epsilon times lies {short(delta)}",
+            say(
+                "two bells one record apart; outside e^epsilon times lies {delta}",
+                delta=short(delta),
+            ),
         )
         # Laplace's delta falls to 0 within a hair: points that follow it down.
         claims = np.union1d(self._claims, (1 - np.geomspace(1e-9, 0.1, 17)) / count.scale)
@@ -146,18 +166,34 @@ class NoisePanel(Lesson):
         }
         self.plots["profile"].show(
             basics.profiles(claims, profiles, self.value("noise"), (epsilon, delta)),
-            f"at epsilon {epsilon:.3g} delta is {short(delta)}",
+            say("at epsilon {epsilon:.3g} delta is {delta}", epsilon=epsilon, delta=short(delta)),
         )
         self.said.show(self._words(count, epsilon, delta))
 
     def _words(self, count: Count, epsilon: float, delta: float) -> str:
         name = self.value("noise")
         if delta <= 0:
-            holds = f"(ε, δ) = ({epsilon:.3g}, 0) holds: every output is covered"
+            holds = say(
+                "(ε, δ) = ({epsilon:.3g}, 0) holds: every output is covered", epsilon=epsilon
+            )
         else:
-            holds = f"ε = {epsilon:.3g} holds with δ = **{short(delta)}**, the shaded area"
-        pure = f"pure ε = {1 / count.scale:.3g}" if name == "Laplace" else "no pure ε: δ is never 0"
-        return f"**{name} noise** of scale {count.scale:g}: {holds}. It has {pure}."
+            holds = say(
+                "ε = {epsilon:.3g} holds with δ = **{delta}**, the shaded area",
+                epsilon=epsilon,
+                delta=short(delta),
+            )
+        pure = (
+            say("pure ε = {epsilon:.3g}", epsilon=1 / count.scale)
+            if name == "Laplace"
+            else say("no pure ε: δ is never 0")
+        )
+        return say(
+            "**{name} noise** of scale {scale:g}: {holds}. It has {pure}.",
+            name=say(name),
+            scale=count.scale,
+            holds=holds,
+            pure=pure,
+        )
 
 
 class HypothesisPanel(Lesson):
@@ -171,12 +207,13 @@ class HypothesisPanel(Lesson):
             {
                 "noise": _noise_choice(),
                 "scale": _scale_slider(),
-                "threshold": Slider(label="Say “in” above", value=42.5, low=34.0, high=51.0,
-                                    step=0.1, ends=("always “in”", "always “out”")),
+                "threshold": Slider(label=say("Say “in” above"), value=42.5, low=34.0, high=51.0,
+                                    step=0.1, ends=(say("always “in”"), say("always “out”"))),
             },
             {
-                "test": LivePlot(height=310, title="One test and its two errors"),
-                "tradeoff": LivePlot(height=310, title="All tests at once: the trade-off curve"),
+                "test": LivePlot(height=310, title=say("One test and its two errors")),
+                "tradeoff": LivePlot(height=310,
+                                     title=say("All tests at once: the trade-off curve")),
             },
         )  # fmt: skip
 
@@ -190,7 +227,7 @@ class HypothesisPanel(Lesson):
         count, threshold = self.count, float(self.value("threshold"))
         x = np.union1d(self._grid, [threshold])
         alarm, miss = (float(v) for v in count.errors(threshold))
-        words = f"{alarm:.1%} false alarms, {miss:.1%} misses"
+        words = say("{alarms:.1%} false alarms, {misses:.1%} misses", alarms=alarm, misses=miss)
         self.plots["test"].show(
             basics.test_of(x, count.density(x, False), count.density(x, True), threshold), words
         )
@@ -204,9 +241,18 @@ class HypothesisPanel(Lesson):
         played = count.games(threshold, self._seed)
         best = float(mechanism.profile(0.0))
         self.said.show(
-            f"**{alarm:.1%} false alarms, {miss:.1%} misses**; in {GAMES:,} real games of each "
-            f"kind: {played[0]:.1%} and {played[1]:.1%}. This test's advantage over guessing is "
-            f"**{1 - alarm - miss:.1%}**; no test's is larger than {best:.1%}."
+            say(
+                "**{alarms:.1%} false alarms, {misses:.1%} misses**; in {games:,} real games of "
+                "each kind: {alarms_played:.1%} and {misses_played:.1%}. This test's advantage "
+                "over guessing is **{advantage:.1%}**; no test's is larger than {best:.1%}.",
+                alarms=alarm,
+                misses=miss,
+                games=GAMES,
+                alarms_played=played[0],
+                misses_played=played[1],
+                advantage=1 - alarm - miss,
+                best=best,
+            )
         )
 
 
@@ -217,17 +263,17 @@ class CompositionPanel(Lesson):
         """Make the panel."""
         super().__init__(
             {
-                "noise": Choice(label="Each release", value="Laplace",
-                                options=["Laplace", "Gaussian", "Randomised response"]),
-                "scale": Slider(label="Noise scale", value=10.0, low=1.0, high=50.0, log=True,
-                                ends=("more accurate", "more private"),
-                                help="b, σ, or 1/ε of a randomised answer"),
-                "releases": Slider(label="Releases k", value=100, low=1, high=1000, log=True,
-                                   integer=True, ends=("one", "many")),
+                "noise": Choice(label=say("Each release"), value="Laplace",
+                                options=[(say(kind), kind) for kind in _KINDS]),
+                "scale": Slider(label=say("Noise scale"), value=10.0, low=1.0, high=50.0, log=True,
+                                ends=(say("more accurate"), say("more private")),
+                                help=say("b, σ, or 1/ε of a randomised answer")),
+                "releases": Slider(label=say("Releases k"), value=100, low=1, high=1000, log=True,
+                                   integer=True, ends=(say("one"), say("many"))),
                 "delta": Slider(label="δ", value=1e-5, low=1e-9, high=1e-2, log=True,
-                                ends=("stricter", "looser")),
+                                ends=(say("stricter"), say("looser"))),
             },
-            {"epsilon": LivePlot(height=330, title="What k releases cost together")},
+            {"epsilon": LivePlot(height=330, title=say("What k releases cost together"))},
             wide=("epsilon",),
         )  # fmt: skip
 
@@ -249,13 +295,26 @@ class CompositionPanel(Lesson):
         top = privacy.nice(1.02 * max(ends["basic"], ends["advanced"]))
         figure = privacy.accountants(
             lines, x_range=(0, 1.03 * composed.releases), y_range=(0, top), log=False,
-            x_title="releases",
+            x_title=marked("releases"),
         )  # fmt: skip
-        words = ", ".join(f"{name} {end:.3g}" for name, end in ends.items())
-        self.plots["epsilon"].show(figure, f"epsilon after {composed.releases} releases: {words}")
+        words = ", ".join(f"{say(name)} {end:.3g}" for name, end in ends.items())
+        self.plots["epsilon"].show(
+            figure,
+            say(
+                "epsilon after {releases} releases: {told}", releases=composed.releases, told=words
+            ),
+        )
         saved = ends["basic"] / ends["exact"] if ends["exact"] > 0 else math.inf
         self.said.show(
-            f"After {composed.releases:,} releases at δ = {short(composed.delta)}: adding up gives "
-            f"ε = {ends['basic']:.3g}, advanced composition {ends['advanced']:.3g}, and the truth "
-            f"is **ε = {ends['exact']:.3g}** ({saved:.1f} times less than adding up)."
+            say(
+                "After {releases:,} releases at δ = {delta}: adding up gives ε = {basic:.3g}, "
+                "advanced composition {advanced:.3g}, and the truth is **ε = {exact:.3g}** "
+                "({saved:.1f} times less than adding up).",
+                releases=composed.releases,
+                delta=short(composed.delta),
+                basic=ends["basic"],
+                advanced=ends["advanced"],
+                exact=ends["exact"],
+                saved=saved,
+            )
         )

@@ -17,6 +17,7 @@ from dpkit.samplers import Poisson, Shuffle
 from dpkit.widgets.controls import Buttons, Choice, Progress, Slider, guarded
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
+from dpkit.words import marked, say
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from dpkit.datasets import Dataset
 
 DELTA, BATCHES, EPOCHS = 1e-4, 12, 20
-LAYERS = {"pixels": "the picture itself", "random": "a random tanh layer",
-          "directions": "public directions"}  # fmt: skip
+LAYERS = marked({"pixels": "the picture itself", "random": "a random tanh layer",
+          "directions": "public directions"})  # fmt: skip
 """Where the noise is added: every layer before it is fixed by no private record."""
-LABELS = (("public, not protected", "public"), ("randomised", "randomised"))
+LABELS = ((marked("public, not protected"), "public"), (marked("randomised"), "randomised"))
 REPLACE = Neighbours.REPLACE_ONE
 RECORDS_SHOWN = 400
 
@@ -75,32 +76,33 @@ class ActivationPanel(Lesson):
         """Make the panel; nothing is trained until Train is pressed. `data` None is the digits."""
         self.data = data or digits()
         self.runs: list[tuple[str, float]] = []
-        self.progress = Progress(label="Training")
+        self.progress = Progress(label=say("Training"))
         self._of: tuple[Any, ...] = ()
         self._stop = threading.Event()
         self._trainer: threading.Thread | None = None
-        buttons = Buttons(actions=[("train", "Train", "primary"), ("stop", "Stop", "")],
-                          disabled=["stop"], label="Live runs")  # fmt: skip
-        layers = [(words, key) for key, words in LAYERS.items()]
+        buttons = Buttons(actions=[("train", say("Train"), "primary"), ("stop", say("Stop"), "")],
+                          disabled=["stop"], label=say("Live runs"))  # fmt: skip
+        layers = [(say(words), key) for key, words in LAYERS.items()]
+        labels = [(say(words), key) for words, key in LABELS]
         super().__init__(
             {
-                "layer": Choice(label="Noise after", options=layers, value="directions"),
-                "dimension": Slider(label="Dimension d", value=16, low=2, high=64, integer=True,
-                                    ends=("few numbers", "many")),
-                "sigma": Slider(label="Noise σ", value=1.0, low=0.1, high=20.0, log=True,
-                                ends=("little", "much")),
-                "releases": Slider(label="Releases K", value=1, low=1, high=EPOCHS, integer=True,
-                                   ends=("once", "each epoch")),
-                "labels": Choice(label="Labels", options=LABELS, value="public"),
-                "answer": Slider(label="ε of a label's answer", value=3.0, low=0.1, high=8.0,
+                "layer": Choice(label=say("Noise after"), options=layers, value="directions"),
+                "dimension": Slider(label=say("Dimension d"), value=16, low=2, high=64,
+                                    integer=True, ends=(say("few numbers"), say("many"))),
+                "sigma": Slider(label=say("Noise σ"), value=1.0, low=0.1, high=20.0, log=True,
+                                ends=(say("little"), say("much"))),
+                "releases": Slider(label=say("Releases K"), value=1, low=1, high=EPOCHS,
+                                   integer=True, ends=(say("once"), say("each epoch"))),
+                "labels": Choice(label=say("Labels"), options=labels, value="public"),
+                "answer": Slider(label=say("ε of a label's answer"), value=3.0, low=0.1, high=8.0,
                                  log=True),
                 "train": buttons,
             },
             {
-                "prices": LivePlot(height=190, title="What does it cost? Three answers"),
-                "before": LivePlot(height=330, title="Activations, brought to norm C"),
-                "after": LivePlot(height=330, title="What is released"),
-                "finals": LivePlot(height=330, title="Live, at the true price"),
+                "prices": LivePlot(height=190, title=say("What does it cost? Three answers")),
+                "before": LivePlot(height=330, title=say("Activations, brought to norm C")),
+                "after": LivePlot(height=330, title=say("What is released")),
+                "finals": LivePlot(height=330, title=say("Live, at the true price")),
             },
             self.progress,
             wide=("prices",),
@@ -152,16 +154,23 @@ class ActivationPanel(Lesson):
         targets = self.data.targets[: len(before)].numpy()
         classes, reach = self.data.classes, 1.25 + 2.5 * float(self.value("sigma"))
         self.plots["before"].show(
-            figures.cloud(before, targets, classes, 1.25), f"{len(before)} records on a sphere"
+            figures.cloud(before, targets, classes, 1.25),
+            say("{records} records on a sphere", records=len(before)),
         )
         self.plots["after"].show(
             figures.cloud(after, targets, classes, reach),
-            f"the same with noise of {self.value('sigma'):.3g} C in each direction",
+            say(
+                "the same with noise of {sigma:.3g} C in each direction", sigma=self.value("sigma")
+            ),
         )
         true, claimed = self.plan.epsilon(), self.claimed
         self.plots["prices"].show(
             figures.readouts(claimed, true),
-            f"claimed {claimed:.3g}, true {true:.3g}, end to end none",
+            say(
+                "claimed {claimed:.3g}, true {true:.3g}, end to end none",
+                claimed=claimed,
+                true=true,
+            ),
         )
         self._show()
 
@@ -224,7 +233,7 @@ class ActivationPanel(Lesson):
                 if self._stop.is_set() or now != self._of:
                     return
                 self.runs = [*self.runs, (name, accuracy)]
-                self.progress.show(done / 4, f"{done} of 4 runs")
+                self.progress.show(done / 4, say("{done} of 4 runs", done=done))
                 self._show()
         finally:
             self._buttons.disable("stop")
@@ -247,7 +256,8 @@ class ActivationPanel(Lesson):
             )  # fmt: skip
         for seed in range(2):
             for name, make, what in (
-                ("private activations", zoo.released, plan), ("DP-SGD", zoo.logistic, rival),
+                (marked("private activations"), zoo.released, plan),
+                (marked("DP-SGD"), zoo.logistic, rival),
             ):  # fmt: skip
                 steps = train(make(seen, seed), seen, what, seed=seed, evaluate_every=what.steps)
                 for step in steps:
@@ -257,22 +267,27 @@ class ActivationPanel(Lesson):
                 yield name, float(accuracy or 0.0)
 
     def _show(self) -> None:
-        said = ", ".join(f"{name} {accuracy:.0%}" for name, accuracy in self.runs)
-        self.plots["finals"].show(figures.finals(self.runs), said or "not trained yet")
+        said = ", ".join(f"{say(name)} {accuracy:.0%}" for name, accuracy in self.runs)
+        self.plots["finals"].show(figures.finals(self.runs), said or say("not trained yet"))
         if not self.runs:
             self.progress.show(0.0, "")
         self.said.show(self._words())
 
     def _words(self) -> str:
         plan, count = self.plan, int(self.value("releases"))
-        times = "once" if count == 1 else f"{count} times"
+        times = say("once") if count == 1 else say("{number} times", number=count)
         public = self.value("labels") == "public"
-        covers = "its label is **not** protected" if public else "label included"
-        return (
-            f"Each record is released {times}: **ε = {round_up(plan.epsilon())}** at δ = {DELTA:g} "
-            f"for replacing a record, {covers}. To claim {round_up(self.claimed)} would be false: "
-            f"a batch hides nobody, as every record is released on its own. Trained end to end, "
-            f"**no ε** holds. Teaching runs: whoever knows the seed can remove the noise."
+        covers = say("its label is **not** protected") if public else say("label included")
+        return say(
+            "Each record is released {times}: **ε = {epsilon}** at δ = {delta:g} for "
+            "replacing a record, {covers}. To claim {claimed} would be false: a batch hides "
+            "nobody, as every record is released on its own. Trained end to end, **no ε** "
+            "holds. Teaching runs: whoever knows the seed can remove the noise.",
+            times=times,
+            epsilon=round_up(plan.epsilon()),
+            delta=DELTA,
+            covers=covers,
+            claimed=round_up(self.claimed),
         )
 
 

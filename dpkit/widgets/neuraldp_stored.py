@@ -12,11 +12,13 @@ from dpkit.figures import activations as figures
 from dpkit.widgets.controls import Choice
 from dpkit.widgets.lesson import Lesson, Table
 from dpkit.widgets.plot import LivePlot
+from dpkit.words import marked, say
 
 COMMAND = "python benchmarks/neuraldp.py"
 """What makes the file again, from a clone of the project."""
 UNSOUND = "leaky"
-TITLES = {"mnist": "MNIST", "pneumonia": "PneumoniaMNIST (balanced subset)"}
+MODES = marked(("DP-SGD", "once", "once, labels too", "each epoch", "DP-SGD below", "leaky"))
+TITLES = marked({"mnist": "MNIST", "pneumonia": "PneumoniaMNIST (balanced subset)"})
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,12 @@ class ComparisonPanel(Lesson):
     def __init__(self) -> None:
         """Make the panel from what is stored."""
         self.stored, self.table = stored(), Table()
-        options = [(title, key) for key, title in TITLES.items()]
+        options = [(say(title), key) for key, title in TITLES.items()]
         super().__init__(
-            {"data": Choice(label="Data", options=options)},
+            {"data": Choice(label=say("Data"), options=options)},
             {
                 "bought": LivePlot(
-                    height=420, title="Accuracy at one price: mean and deviation over seeds"
+                    height=420, title=say("Accuracy at one price: mean and deviation over seeds")
                 )
             },
             table=self.table,
@@ -87,9 +89,17 @@ class ComparisonPanel(Lesson):
         best = rows["once"][-1]
         self.plots["bought"].show(
             figures.bought(self.stored.epsilons, lines, UNSOUND),
-            f"{TITLES[data]}: one release reaches {best.mean:.1f}% at ε = 8",
+            say(
+                "{title}: one release reaches {accuracy:.1f}% at ε = 8",
+                title=say(TITLES[data]),
+                accuracy=best.mean,
+            ),
         )
-        heads = ["ε", *(m for m in modes if m != UNSOUND), f"{UNSOUND} (ε: none)"]
+        heads = [
+            "ε",
+            *(say(m) for m in modes if m != UNSOUND),
+            say("{mode} (ε: none)", mode=say(UNSOUND)),
+        ]
         order = [*(m for m in modes if m != UNSOUND), UNSOUND]
         body = [
             [f"{epsilon:g}", *(str(rows[mode][place]) for mode in order)]
@@ -97,12 +107,17 @@ class ComparisonPanel(Lesson):
         ]
         delta = self.stored.conditions["deltas"][data]
         self.table.show(
-            f"{TITLES[data]}: test accuracy in percent, δ = {delta:g}, replacing one record",
+            say(
+                "{title}: test accuracy in percent, δ = {delta:g}, replacing one record",
+                title=say(TITLES[data]), delta=delta
+            ),
             heads, body,
         )  # fmt: skip
         self.said.show(
-            "All modes see the same public features and were tuned on held-out training records. "
-            "DP-SGD and “once, labels too” protect inputs and labels, the others inputs alone. "
-            "The crossed line is trained end to end: it stands at the ε that it would claim, and "
-            "has **none**."
+            say(
+                "All modes see the same public features and were tuned on held-out training "
+                "records. DP-SGD and “once, labels too” protect inputs and labels, the others "
+                "inputs alone. The crossed line is trained end to end: it stands at the ε that "
+                "it would claim, and has **none**."
+            )
         )

@@ -15,6 +15,7 @@ from dpkit.widgets.controls import Buttons, Progress, Slider, guarded
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.runner import Runner, State
+from dpkit.words import marked, say
 
 if TYPE_CHECKING:
     from dpkit.datasets import Dataset
@@ -46,30 +47,31 @@ class PainterPanel(Lesson):
         self.worth: dict[str, float] = {}
         self._of: tuple[Any, ...] = ()
         self._shown = threading.RLock()
-        self.progress = Progress(label="Generator steps")
-        buttons = Buttons(actions=[("start", "Start", "primary"), ("stop", "Stop", "")],
-                          disabled=["stop"], label="Generator")  # fmt: skip
+        self.progress = Progress(label=say("Generator steps"))
+        buttons = Buttons(actions=[("start", say("Start"), "primary"), ("stop", say("Stop"), "")],
+                          disabled=["stop"], label=say("Generator"))  # fmt: skip
         self.buttons = buttons
         self.runner = Runner(self._stepped, lambda: None, self._ended)
         super().__init__(
             {
-                "budget": Slider(label="Budget ε", value=10.0, low=0.5, high=50.0, log=True,
-                                 ends=("private", "sharp")),
-                "teachers": Slider(label="Teachers N", value=100, low=20, high=1000, log=True,
-                                   integer=True, ends=("wise", "many")),
-                "top_k": Slider(label="Coordinates voted on k", value=COORDINATES, low=1,
+                "budget": Slider(label=say("Budget ε"), value=10.0, low=0.5, high=50.0, log=True,
+                                 ends=(say("private"), say("sharp"))),
+                "teachers": Slider(label=say("Teachers N"), value=100, low=20, high=1000, log=True,
+                                   integer=True, ends=(say("wise"), say("many"))),
+                "top_k": Slider(label=say("Coordinates voted on k"), value=COORDINATES, low=1,
                                 high=COORDINATES, integer=True),
-                "steps": Slider(label="Generator steps T", value=100, low=10, high=400, log=True,
-                                integer=True, ends=("less noise", "more votes")),
-                "threshold": Slider(label="Threshold β", value=0.0, low=0.0, high=0.6,
-                                    ends=("all move", "few move")),
-                "copies": Slider(label="Teachers that hold one record r", value=1, low=1, high=4,
-                                 integer=True, ends=("disjoint", "overlapping")),
+                "steps": Slider(label=say("Generator steps T"), value=100, low=10, high=400,
+                                log=True,
+                                integer=True, ends=(say("less noise"), say("more votes"))),
+                "threshold": Slider(label=say("Threshold β"), value=0.0, low=0.0, high=0.6,
+                                    ends=(say("all move"), say("few move"))),
+                "copies": Slider(label=say("Teachers that hold one record r"), value=1, low=1,
+                                 high=4, integer=True, ends=(say("disjoint"), say("overlapping"))),
                 "run": buttons,
             },
             {
-                "images": LivePlot(height=330, title="Generated digits"),
-                "spending": LivePlot(height=330, title="What the steps cost"),
+                "images": LivePlot(height=330, title=say("Generated digits")),
+                "spending": LivePlot(height=330, title=say("What the steps cost")),
             },
             self.progress,
         )  # fmt: skip
@@ -152,11 +154,22 @@ class PainterPanel(Lesson):
             done = 0 if last is None else last.step
             spent = round_up(plan.epsilon(done)) if done else "0"
             self.plots["images"].show(figures.grid(self._images(), 8), self._told(plan, done))
-            lines = [("disjoint shards" if plan.copies == 1 else
-                      f"{plan.copies} teachers hold a record", plan.curve())]  # fmt: skip
+            lines = [(say("disjoint shards") if plan.copies == 1 else
+                      say("{number} teachers hold a record", number=plan.copies),
+                      plan.curve())]  # fmt: skip
             figure = figures.spending(lines, plan.budget, done, plan.steps)
-            self.plots["spending"].show(figure, f"epsilon {spent} after {done} steps")
-            self.progress.show(done / plan.steps, f"{done} of {plan.steps}, ε spent {spent}")
+            self.plots["spending"].show(
+                figure, say("epsilon {epsilon} after {steps} steps", epsilon=spent, steps=done)
+            )
+            self.progress.show(
+                done / plan.steps,
+                say(
+                    "{done} of {steps}, ε spent {epsilon}",
+                    done=done,
+                    steps=plan.steps,
+                    epsilon=spent,
+                ),
+            )
             self.said.show(self._told(plan, done))
 
     def _images(self) -> list[Any]:
@@ -171,15 +184,24 @@ class PainterPanel(Lesson):
 
     def _told(self, plan: VotePlan, done: int) -> str:
         left = plan.steps - done
-        text = (
-            f"σ = {plan.noise:.4g} votes buys {plan.steps} steps of {IMAGES} images within "
-            f"ε = {plan.budget:g}; {left} steps are left. Teaching run: whoever knows the seed "
-            f"can remove the noise."
+        text = say(
+            "σ = {sigma:.4g} votes buys {steps} steps of {images} images within ε = "
+            "{budget:g}; {left} steps are left. Teaching run: whoever knows the seed can "
+            "remove the noise.",
+            sigma=plan.noise,
+            steps=plan.steps,
+            images=IMAGES,
+            budget=plan.budget,
+            left=left,
         )
         if not self.worth:
             return text
-        found = ", ".join(f"{name} **{value:.1%}**" for name, value in self.worth.items())
-        return f"{text}\n\nAccuracy on real test digits of a classifier that learnt from {found}."
+        found = ", ".join(f"{say(name)} **{value:.1%}**" for name, value in self.worth.items())
+        return say(
+            "{text}\n\nAccuracy on real test digits of a classifier that learnt from {found}.",
+            text=text,
+            found=found,
+        )
 
 
 @cache
@@ -206,7 +228,8 @@ def _worth(last: VoteStep, budget: float) -> dict[str, float]:
     plain = ClassMeans(1.0, CLIP).calibrated(budget, DELTA)
     means = plain.means(rows, data.targets, 10, data.num_examples, seed=last.steps)
     sets = {
-        "the generated images": (made, labels), "class means with noise at the same ε":
-        (means[labels], labels), "the real images": (rows, data.targets),
+        marked("the generated images"): (made, labels),
+        marked("class means with noise at the same ε"):
+        (means[labels], labels), marked("the real images"): (rows, data.targets),
     }  # fmt: skip
     return {name: judge.worth(some, test, 10).accuracy for name, some in sets.items()}

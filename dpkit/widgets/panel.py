@@ -12,6 +12,7 @@ from dpkit.knobs import every_knob
 from dpkit.settings import ACCOUNTANTS, BATCHING, Settings
 from dpkit.widgets import words
 from dpkit.widgets.controls import Choice, Entry, Slider
+from dpkit.words import marked, say
 
 TOYS = ("moons", "circles", "spiral", "blobs")
 FIRST = ("num_examples", "method.noise_multiplier", "epsilon", "method.max_grad_norm", "delta")
@@ -41,14 +42,17 @@ class Controls:
         for path, knob, _ in every_knob(settings):
             if path != "seed":
                 low, high = knob.slider or (knob.low, knob.high)
+                left, right = words.ENDS.get(path, ("", ""))
                 self.widgets[path] = Slider(
-                    label=words.LABELS.get(path, _plain(path, knob.symbol)),
+                    label=say(words.LABELS.get(path) or _plain(path, knob.symbol)),
                     value=low, low=low, high=high, log=knob.log,
-                    integer=knob.integer, help=f"{knob.symbol}: {knob.meaning}",
-                    ends=words.ENDS.get(path, ("", "")),
+                    integer=knob.integer, help=f"{knob.symbol}: {say(knob.meaning)}",
+                    ends=(say(left), say(right)),
                 )  # fmt: skip
         self.widgets["seed"] = Entry(
-            label=words.LABELS["seed"], value=_seed_text(settings.seed), help=words.SEED_HELP
+            label=say(words.LABELS["seed"]),
+            value=_seed_text(settings.seed),
+            help=say(words.SEED_HELP),
         )
         self.show(settings)
         for path, widget in self.widgets.items():
@@ -94,8 +98,8 @@ class Controls:
         return [w for name, w in self.widgets.items() if name not in seen] + [self.widgets["seed"]]
 
     def _choices(self, own_data: bool, own_model: bool) -> dict[str, Any]:
-        data = {self.settings.data: "your data"} if own_data else words.DATA
-        model = {self.settings.model: "your model"} if own_model else zoo.TITLES
+        data = {self.settings.data: marked("your data")} if own_data else words.DATA
+        model = {self.settings.model: marked("your model")} if own_model else zoo.TITLES
         menus = {
             "data": data,
             "model": model,
@@ -106,7 +110,8 @@ class Controls:
         }
         return {
             name: Choice(
-                label=words.LABELS[name], options=[(text, key) for key, text in menu.items()]
+                label=say(words.LABELS[name]),
+                options=[(say(text), key) for key, text in menu.items()],
             )
             for name, menu in menus.items()
         }

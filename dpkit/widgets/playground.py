@@ -22,6 +22,8 @@ from dpkit.widgets.face import NO_SCENE, Face
 from dpkit.widgets.panel import TOYS, Controls
 from dpkit.widgets.runner import State
 from dpkit.widgets.session import Session, rate_for_cores
+from dpkit.widgets.told import retold
+from dpkit.words import say
 
 if TYPE_CHECKING:
     import torch
@@ -154,9 +156,9 @@ class Playground(Board):
 
     def save_html(self, path: str | Path) -> Path:
         """Write the plots and the guarantee as one page that needs no network."""
-        text = f"{self._promise()} Settings: {self.settings.to_string()}"
+        text = f"{self._promise()} {say(words.SETTINGS, text=self.settings.to_string())}"
         page = figures.as_html(self.face.views.named(), "dpkit playground", text)
-        Path(path).write_text(page)
+        Path(path).write_text(page, "utf-8")
         return Path(path)
 
     def close(self) -> None:
@@ -206,7 +208,7 @@ class Playground(Board):
         if change["new"] != NO_SCENE:
             _, text, advice = words.SCENES[change["new"]]
             self.load(text)
-            self.face.advice.show(advice, "info")
+            self.face.advice.show(say(advice), "info")
 
     def _on_text(self, change: Any) -> None:
         if change["new"] != self.settings.to_string():
@@ -226,7 +228,7 @@ class Playground(Board):
         }[name]
         stem = f"dpkit-{self.session.data.name}-{len(self.session.budget.plans)}"
         saved = save(_unused(Path(f"{stem}.{ending}")))
-        self.face.saved.show(words.SAVED.format(name=saved.name))
+        self.face.saved.show(say(words.SAVED, name=saved.name))
 
     def _loading(self) -> bool:
         loader = self._loader
@@ -240,7 +242,7 @@ class Playground(Board):
             self._take(_dataset(None, settings))
             return
         # Big sets are read, or downloaded, off the main thread: the controls stay alive.
-        self.face.progress.show(None, words.LOADING.format(name=settings.data))
+        self.face.progress.show(None, say(words.LOADING, name=settings.data))
         self._loader = threading.Thread(target=self._load_slowly, args=(settings,), daemon=True)
         self._loader.start()
 
@@ -271,7 +273,8 @@ class Playground(Board):
         plan = session.plan
         face.views.price(session.planned, session.runs, plan.delta)
         face.readout.show(session.told())
-        face.advice.show(" ".join(plan.cautions(session.data.num_examples)), "warning")
+        cautions = plan.cautions(session.data.num_examples)
+        face.advice.show(" ".join(retold(caution) for caution in cautions), "warning")
         self.error = None
         face.trouble.clear()
         if not session.runner.busy:
@@ -309,8 +312,8 @@ class Playground(Board):
     def _promise(self) -> str:
         run = self.session.run
         if run is not None and self.session.runner.state is not State.IDLE:
-            return run.guarantee
-        return self.plan.guarantee(seeded=self.settings.seed is not None)
+            return retold(run.guarantee)
+        return retold(self.plan.guarantee(seeded=self.settings.seed is not None))
 
 
 def _dataset(data: Any, settings: Settings) -> Dataset:

@@ -13,22 +13,26 @@ import numpy as np
 import traitlets
 
 from dpkit.widgets.board import Part
+from dpkit.words import marked, say
 
 _BINARY_FROM = 32
 _lock = threading.Lock()
 
-WORDS = {
-    "drawing": "Drawing…",
-    "failed": "The plot could not be drawn: {reason}",
-    "tools": "{title}: view and save",
-    "zoom_in": "Zoom in",
-    "zoom_out": "Zoom out",
-    "reset": "Reset view",
-    "png": "Save as PNG",
-    "svg": "Save as SVG",
-    "legend": "Show or hide",
-    "plot": "Plot",
-}
+WORDS = marked(
+    {
+        "drawing": "Drawing…",
+        "failed": "The plot could not be drawn: {reason}",
+        "tools": "{title}: view and save",
+        "zoom_in": "Zoom in",
+        "zoom_out": "Zoom out",
+        "reset": "Reset view",
+        "table": "Show the numbers",
+        "png": "Save as PNG",
+        "svg": "Save as SVG",
+        "legend": "Show or hide",
+        "plot": "Plot",
+    }
+)
 
 
 class PlotlyBundle(ipywidgets.Widget):
@@ -72,7 +76,7 @@ class LivePlot(Part):
     title = traitlets.Unicode().tag(sync=True)
     height = traitlets.Int(280, min=80).tag(sync=True)
     bundle = traitlets.Instance(PlotlyBundle).tag(sync=True, **ipywidgets.widget_serialization)
-    words = traitlets.Dict(WORDS).tag(sync=True)
+    words = traitlets.Dict().tag(sync=True)
     _state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, height: int = 280, title: str = "", summary: str = "") -> None:
@@ -83,8 +87,10 @@ class LivePlot(Part):
         self.drawn = 0
         self.error: str | None = None
         state = {"revision": 0, "summary": summary, "data": [], "layout": {}}
-        bundle = PlotlyBundle.shared()
-        super().__init__(part="plot", height=height, title=title, bundle=bundle, _state=state)
+        bundle, words = PlotlyBundle.shared(), {key: say(text) for key, text in WORDS.items()}
+        super().__init__(
+            part="plot", height=height, title=title, bundle=bundle, words=words, _state=state
+        )
         self.on_msg(self._heard)
 
     @property

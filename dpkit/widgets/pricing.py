@@ -11,15 +11,18 @@ import numpy as np
 from dpkit.accountants import GDP, PLD, RDP, ZCDP, Accountant, Advanced, Basic, Moments
 from dpkit.figures.privacy import Answer, Priced
 from dpkit.mechanisms import Gaussian, Ledger, Mechanism, Neighbours, PoissonSampling, Refused
+from dpkit.words import marked
 
-ACCOUNTANTS: tuple[tuple[Accountant, str, int, int], ...] = (
-    (PLD(), "PLD", 49, 8),
-    (RDP(), "RDP", 49, 49),
-    (Moments(), "moments (2016)", 49, 49),
-    (ZCDP(), "zCDP / tCDP", 49, 49),
-    (GDP(), "GDP: an estimate", 49, 49),
-    (Basic(), "basic", 4, 1),
-    (Advanced(), "advanced", 4, 1),
+ACCOUNTANTS: tuple[tuple[Accountant, str, int, int], ...] = marked(
+    (
+        (PLD(), "PLD", 49, 8),
+        (RDP(), "RDP", 49, 49),
+        (Moments(), "moments (2016)", 49, 49),
+        (ZCDP(), "zCDP / tCDP", 49, 49),
+        (GDP(), "GDP: an estimate", 49, 49),
+        (Basic(), "basic", 4, 1),
+        (Advanced(), "advanced", 4, 1),
+    )
 )
 """Every accountant: its name in the lesson, the points of its curve, and how many go at a time."""
 _ORDER = (1, 2, 3, 4, 0, 5, 6)
@@ -111,14 +114,19 @@ def published_answers(setting: Setting = RUN) -> tuple[Answer, ...]:
     ledger, delta = setting.ledger, setting.delta
     replaced = replace(setting, relation=Neighbours.REPLACE_ONE).ledger
     return (
-        Answer("moments, old conversion", Moments().epsilon(ledger, delta), "upper bound",
-               "few orders, and a conversion that gives away more than it must"),
-        Answer("RDP, tight conversion", RDP().epsilon(ledger, delta), "upper bound",
-               "the same moments with a sharper last step; moments forget the shape of the loss"),
-        Answer("PLD", PLD().epsilon(ledger, delta), "exact",
-               "keeps the whole distribution of the loss, so nothing is given away"),
-        Answer("GDP, limit theorem", GDP().epsilon(ledger, delta), "estimate",
-               "takes the run for a Gaussian, which it is only in the limit: too low"),
-        Answer("PLD, replace one", PLD().epsilon(replaced, delta), "another promise",
-               "exact as well, but neighbours replace a record: its pull may turn around"),
+        Answer(marked("moments, old conversion"), Moments().epsilon(ledger, delta),
+               marked("upper bound"),
+               marked("few orders, and a conversion that gives away more than it must")),
+        Answer(marked("RDP, tight conversion"), RDP().epsilon(ledger, delta), marked("upper bound"),
+               marked(
+                   "the same moments with a sharper last step; moments forget the shape of the "
+                   "loss"
+               )),
+        Answer(marked("PLD"), PLD().epsilon(ledger, delta), marked("exact"),
+               marked("keeps the whole distribution of the loss, so nothing is given away")),
+        Answer(marked("GDP, limit theorem"), GDP().epsilon(ledger, delta), marked("estimate"),
+               marked("takes the run for a Gaussian, which it is only in the limit: too low")),
+        Answer(marked("PLD, replace one"), PLD().epsilon(replaced, delta),
+               marked("another promise"),
+               marked("exact as well, but neighbours replace a record: its pull may turn around")),
     )  # fmt: skip

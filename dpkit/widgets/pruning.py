@@ -26,6 +26,7 @@ from dpkit.samplers import Poisson
 from dpkit.widgets.controls import Check, Choice, Slider
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
+from dpkit.words import marked, say
 
 if TYPE_CHECKING:
     import torch
@@ -39,12 +40,12 @@ MODES: dict[str, type[Mask]] = {"freeze": Freeze, "select": Select}
 CRITERIA: dict[str, Criterion] = {
     "random": Random(), "magnitude": Magnitude(), "gradient": PublicGradient(),
 }  # fmt: skip
-TITLES = {
+TITLES = marked({
     "random": "by lot", "magnitude": "largest weights", "gradient": "largest public gradients",
-}  # fmt: skip
-STARTS = {
+})  # fmt: skip
+STARTS = marked({
     "near": "other digits (near)", "far": "toy shapes (far)", "none": "nothing: random weights",
-}  # fmt: skip
+})  # fmt: skip
 
 
 @cache
@@ -113,27 +114,30 @@ class PruningPanel(Lesson):
 
     def __init__(self) -> None:
         """Make the panel on the built-in digits."""
-        options = {name: [(title, key) for key, title in table.items()] for name, table in {
-            "mode": {"freeze": "freeze: chosen once", "select": "select: anew each step"},
+        options = {name: [(say(title), key) for key, title in table.items()] for name, table in {
+            "mode": marked({"freeze": "freeze: chosen once", "select": "select: anew each step"}),
             "by": TITLES, "start": STARTS}.items()}  # fmt: skip
         super().__init__(
             {
-                "mode": Choice(label="Mode", options=options["mode"]),
-                "by": Choice(label="Kept", options=options["by"], value="magnitude"),
-                "start": Choice(label="Public pretraining on", options=options["start"]),
-                "ratio": Slider(label="Pruning ratio p", value=0.7, low=0.0, high=0.99,
-                                help="share of the weights that is frozen",
-                                ends=("all move", "few move")),
-                "clip": Slider(label="Clip norm C", value=1.0, low=0.1, high=10.0, log=True),
-                "sigma": Slider(label="Noise multiplier σ", value=1.0, low=0.4, high=10.0,
-                                log=True, ends=("more accurate", "more private")),
-                "scaled": Check(label="Clip to C √(|S|/D)"),
+                "mode": Choice(label=say("Mode"), options=options["mode"]),
+                "by": Choice(label=say("Kept"), options=options["by"], value="magnitude"),
+                "start": Choice(label=say("Public pretraining on"), options=options["start"]),
+                "ratio": Slider(label=say("Pruning ratio p"), value=0.7, low=0.0, high=0.99,
+                                help=say("share of the weights that is frozen"),
+                                ends=(say("all move"), say("few move"))),
+                "clip": Slider(label=say("Clip norm C"), value=1.0, low=0.1, high=10.0, log=True),
+                "sigma": Slider(label=say("Noise multiplier σ"), value=1.0, low=0.4, high=10.0,
+                                log=True, ends=(say("more accurate"), say("more private"))),
+                "scaled": Check(label=say("Clip to C √(|S|/D)")),
             },
             {
-                "mask": LivePlot(height=330, title="First-layer weights: grey ones are frozen"),
-                "energy": LivePlot(height=300, title="What the mask keeps of a public gradient"),
-                "noise": LivePlot(height=300, title="Energy of the noise of a step"),
-                "overlap": LivePlot(height=260, title="Overlap of one step's mask with the next"),
+                "mask": LivePlot(height=330,
+                                 title=say("First-layer weights: grey ones are frozen")),
+                "energy": LivePlot(height=300,
+                                   title=say("What the mask keeps of a public gradient")),
+                "noise": LivePlot(height=300, title=say("Energy of the noise of a step")),
+                "overlap": LivePlot(height=260,
+                                    title=say("Overlap of one step's mask with the next")),
             },
             wide=("mask",),
         )  # fmt: skip
@@ -161,13 +165,16 @@ class PruningPanel(Lesson):
         drawn = made.engine.parameters[first].view(rows, -1)[:UNITS]
         inside = support.mask[first].view(rows, -1)[:UNITS]
         side = round(drawn.shape[1] ** 0.5)
-        words = f"{len(support.index):,} of {support.size:,} weights may move"
+        words = say(
+            "{kept:,} of {size:,} weights may move", kept=len(support.index), size=support.size
+        )
         self.plots["mask"].show(figures.mask(drawn.numpy(), inside.numpy(), side), words)
-        lines = {TITLES[key]: _thin(*_energies(start, key)) for key in CRITERIA}
+        lines = {say(TITLES[key]): _thin(*_energies(start, key)) for key in CRITERIA}
         share, energy = _energies(start, self.value("by"))
         kept = float(energy[max(len(support.index), 1) - 1])
         self.plots["energy"].show(
-            figures.energy(lines, (support.share, kept)), f"{kept:.0%} of the energy"
+            figures.energy(lines, (support.share, kept)),
+            say("{share:.0%} of the energy", share=kept),
         )
         sigma, clip = float(self.value("sigma")), float(self.value("clip"))
         self.plots["noise"].show(
@@ -178,7 +185,9 @@ class PruningPanel(Lesson):
     def afterwards(self) -> Iterator[Callable[[], None]]:
         """The overlaps of a short private run."""
         found, share = overlaps(self.plan, self.value("start"))
-        words = f"{found[-1]:.0%} of the last step's support were in the one before"
+        words = say(
+            "{share:.0%} of the last step's support were in the one before", share=found[-1]
+        )
 
         def show() -> None:
             self.plots["overlap"].show(figures.overlap(found, share), words)
@@ -187,15 +196,22 @@ class PruningPanel(Lesson):
 
     def _words(self, kept: int, size: int, energy: float) -> str:
         share = kept / size
-        better = "more than" if energy > share + 0.02 else "about"
+        better = say("more than") if energy > share + 0.02 else say("about")
         bound = float(self.value("clip")) * (share**0.5 if self.value("scaled") else 1.0)
         noise = float(self.value("sigma")) * bound * kept**0.5
-        return (
-            f"**{kept:,} of {size:,}** weights move. They hold {energy:.0%} of a public gradient's "
-            f"energy, {better} their share of {share:.0%}. The noise of a step has norm "
-            f"σC√|S| ≈ **{noise:.3g}** against records of at most {bound:.3g}. The price of "
-            f"20 epochs is ε = **{round_up(_price(float(self.value('sigma'))))}** "
-            f"(δ = 1e-5), whatever the mask."
+        return say(
+            "**{kept:,} of {size:,}** weights move. They hold {energy:.0%} of a public "
+            "gradient's energy, {better} their share of {share:.0%}. The noise of a step has "
+            "norm σC√|S| ≈ **{noise:.3g}** against records of at most {bound:.3g}. The price "
+            "of 20 epochs is ε = **{epsilon}** (δ = 1e-5), whatever the mask.",
+            kept=kept,
+            size=size,
+            energy=energy,
+            better=better,
+            share=share,
+            noise=noise,
+            bound=bound,
+            epsilon=round_up(_price(float(self.value("sigma")))),
         )
 
 

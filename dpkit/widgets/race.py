@@ -21,6 +21,7 @@ from dpkit.widgets.controls import Buttons, Choice, Progress, Slider, guarded
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.schedules import DELTA, MOST, RHO, SHAPES, ZERO
+from dpkit.words import say
 
 if TYPE_CHECKING:
     from dpkit.datasets import Dataset
@@ -40,30 +41,34 @@ class RacePanel(Lesson):
         """Make the panel; nothing is trained until Train is pressed. `data` None is the digits."""
         self.data, self.lots = data, lots
         self.runs: list[Trained] = []
-        self.progress = Progress(label="Training")
+        self.progress = Progress(label=say("Training"))
         self._stop = threading.Event()
         self._trainer: threading.Thread | None = None
         self._of: tuple[Any, ...] = ()
         self._trained = threading.RLock()
         buttons = Buttons(
-            actions=[("train", "Train", "primary"), ("stop", "Stop", "")], disabled=["stop"],
-            label="Race",
+            actions=[("train", say("Train"), "primary"), ("stop", say("Stop"), "")],
+            disabled=["stop"],
+            label=say("Race"),
         )  # fmt: skip
-        falls = [(title, key) for key, (title, _) in SHAPES.items() if key != "Uniform"]
+        falls = [(say(title), key) for key, (title, _) in SHAPES.items() if key != "Uniform"]
         super().__init__(
             {
-                "shape": Choice(label="Against uniform noise", options=falls, value="TimeDecay"),
-                "rate": Slider(label="Learning rate η", value=0.3, low=0.02, high=2.0, log=True,
-                               ends=("small steps", "large steps")),
-                "rho": Slider(label="Budget ρ of either", value=RHO, low=0.1, high=3.0, log=True),
-                "seeds": Slider(label="Runs of either", value=2, low=1, high=5, integer=True),
-                "across": Choice(label="Across", options=[("share of the budget", "share"),
-                                                          ("epochs", "epochs")]),
+                "shape": Choice(label=say("Against uniform noise"), options=falls,
+                                value="TimeDecay"),
+                "rate": Slider(label=say("Learning rate η"), value=0.3, low=0.02, high=2.0,
+                               log=True, ends=(say("small steps"), say("large steps"))),
+                "rho": Slider(label=say("Budget ρ of either"), value=RHO, low=0.1, high=3.0,
+                              log=True),
+                "seeds": Slider(label=say("Runs of either"), value=2, low=1, high=5, integer=True),
+                "across": Choice(label=say("Across"),
+                                 options=[(say("share of the budget"), "share"),
+                                                          (say("epochs"), "epochs")]),
                 "race": buttons,
             },
             {
-                "race": LivePlot(height=320, title="Test accuracy while the budget is spent"),
-                "finals": LivePlot(height=320, title="At the end of the budget"),
+                "race": LivePlot(height=320, title=say("Test accuracy while the budget is spent")),
+                "finals": LivePlot(height=320, title=say("At the end of the budget")),
             },
             self.progress,
         )  # fmt: skip
@@ -170,28 +175,46 @@ class RacePanel(Lesson):
             runs = [run for run in self.runs if run.accuracy]
             names = [title for title, _ in (SHAPES["Uniform"], SHAPES[self.value("shape")])]
             shown = runs or [Trained(name, 0, 100) for name in names]
-            ends = " ".join(f"{run.name} {run.accuracy[-1]:.1%}" for run in runs)
+            ends = " ".join(f"{say(run.name)} {run.accuracy[-1]:.1%}" for run in runs)
+            ends = ends or say("not trained yet")
             self.plots["race"].show(figures.race(shown, self.value("across")), ends)
             self.plots["finals"].show(figures.finals(shown), ends)
             wanted = 2 * int(self.value("seeds"))
             part = sum(min(len(run.accuracy) / run.epochs, 1) for run in runs) / wanted
-            self.progress.show(min(part, 1.0), f"{sum(r.done for r in runs)} of {wanted} runs")
+            self.progress.show(
+                min(part, 1.0),
+                say("{done} of {wanted} runs", done=sum(r.done for r in runs), wanted=wanted),
+            )
             self.said.show(self._words(names))
 
     def _words(self, names: list[str]) -> str:
         price = round_up(RhoBudget(float(self.value("rho"))).epsilon(DELTA))
         lengths = ", ".join(
-            f"{name} for {plan.steps // self.lots} epochs" for name, plan in self.plans.items()
+            say("{name} for {epochs} epochs", name=say(name), epochs=plan.steps // self.lots)
+            for name, plan in self.plans.items()
         )
-        text = f"The same budget ρ = {float(self.value('rho')):.6g} (ε at most {price}): {lengths}."
+        text = say(
+            "The same budget ρ = {rho:.6g} (ε at most {price}): {lengths}.",
+            rho=float(self.value("rho")),
+            price=price,
+            lengths=lengths,
+        )
         done = {n: [r.accuracy[-1] for r in self.runs if r.done and r.name == n] for n in names}
         if not all(done.values()):
-            return f"{text} Teaching runs: whoever knows the seed can remove the noise."
+            return say(
+                "{text} Teaching runs: whoever knows the seed can remove the noise.", text=text
+            )
         means = {name: float(np.mean(found)) for name, found in done.items()}
-        told = "; ".join(f"**{name} {mean:.1%}**" for name, mean in means.items())
+        told = "; ".join(f"**{say(name)} {mean:.1%}**" for name, mean in means.items())
         gap = 100 * (means[names[1]] - means[names[0]])
         few = min(len(found) for found in done.values())
-        return f"{text} At its end, mean of {few}: {told}, a difference of {gap:+.1f} points."
+        return say(
+            "{text} At its end, mean of {runs}: {told}, a difference of {gap:+.1f} points.",
+            text=text,
+            runs=few,
+            told=told,
+            gap=gap,
+        )
 
 
 def _share(run: Trained) -> float:

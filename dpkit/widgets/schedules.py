@@ -22,34 +22,38 @@ from dpkit.samplers import Shuffle
 from dpkit.widgets.controls import Choice, Control, Slider, guarded
 from dpkit.widgets.lesson import Lesson, Table
 from dpkit.widgets.plot import LivePlot
+from dpkit.widgets.told import retold
+from dpkit.words import marked, say
 
 ZERO = Neighbours.ZERO_OUT
 RHO, DELTA, LOTS = 0.78125, 1e-5, 100
 MOST = 400
 """Epochs that are looked at."""
-SHAPES: dict[str, tuple[str, schedules.Shape]] = {
-    "Uniform": ("Uniform", schedules.Uniform(8.0)),
-    "TimeDecay": ("Time decay", schedules.TimeDecay(10.0, 0.05)),
-    "ExponentialDecay": ("Exponential decay", schedules.ExponentialDecay(10.0, 0.01)),
-    "StepDecay": ("Step decay", schedules.StepDecay(10.0, 0.6, 10)),
-    "PolynomialDecay": ("Polynomial decay", schedules.PolynomialDecay(10.0, 2.0, 3.0, 100)),
-    "ConstantThenDecay": ("Constant, then decay", schedules.ConstantThenDecay(10.0, 30, 0.05)),
-    "Knots": ("Drawn by hand", schedules.Knots((10.0, 8.0, 7.0, 5.0, 4.0), 60)),
-}
+SHAPES: dict[str, tuple[str, schedules.Shape]] = marked(
+    {
+        "Uniform": ("Uniform", schedules.Uniform(8.0)),
+        "TimeDecay": ("Time decay", schedules.TimeDecay(10.0, 0.05)),
+        "ExponentialDecay": ("Exponential decay", schedules.ExponentialDecay(10.0, 0.01)),
+        "StepDecay": ("Step decay", schedules.StepDecay(10.0, 0.6, 10)),
+        "PolynomialDecay": ("Polynomial decay", schedules.PolynomialDecay(10.0, 2.0, 3.0, 100)),
+        "ConstantThenDecay": ("Constant, then decay", schedules.ConstantThenDecay(10.0, 30, 0.05)),
+        "Knots": ("Drawn by hand", schedules.Knots((10.0, 8.0, 7.0, 5.0, 4.0), 60)),
+    }
+)
 """Each shape's name, and where its sliders stand at first: as in Yu et al. 2019 where they do."""
-_LABELS = {
+_LABELS = marked({
     "start": "Noise σ at the start", "decay": "Fall k", "factor": "Factor k of a step",
     "period": "Period in epochs", "end": "Noise σ at the end", "power": "Power k",
     "hold": "Epochs to hold",
-}  # fmt: skip
+})  # fmt: skip
 _VIEWS = (40, 60, 80, 120, 160, 240, MOST)
 
 
 def slider(name: str, declared: Knob, value: float) -> Slider:
     """A schedule's own parameter as a slider: the knob is declared once."""
     low, high = declared.slider or (declared.low, declared.high)
-    return Slider(label=_LABELS[name], value=value, low=low, high=high, log=declared.log,
-                  integer=declared.integer, help=declared.meaning)  # fmt: skip
+    return Slider(label=say(_LABELS[name]), value=value, low=low, high=high, log=declared.log,
+                  integer=declared.integer, help=say(declared.meaning))  # fmt: skip
 
 
 class BudgetPanel(Lesson):
@@ -62,11 +66,11 @@ class BudgetPanel(Lesson):
         """Make the panel; every shape brings the sliders of its own parameters."""
         self.table = Table()
         self.rows: list[Price] = []
-        options = [(title, key) for key, (title, _) in SHAPES.items()]
+        options = [(say(title), key) for key, (title, _) in SHAPES.items()]
         controls: dict[str, Control] = {
-            "shape": Choice(label="Noise over the epochs", options=options, value=shape),
-            "rho": Slider(label="Budget ρ", value=RHO, low=0.02, high=5.0, log=True,
-                          ends=("small", "large")),
+            "shape": Choice(label=say("Noise over the epochs"), options=options, value=shape),
+            "rho": Slider(label=say("Budget ρ"), value=RHO, low=0.02, high=5.0, log=True,
+                          ends=(say("small"), say("large"))),
         }  # fmt: skip
         for key, (_, made) in SHAPES.items():
             for name, declared, value in every_knob(made):
@@ -74,16 +78,16 @@ class BudgetPanel(Lesson):
                     controls[f"{key}.{name}"] = slider(name, declared, value)
         for place, value in enumerate(SHAPES["Knots"][1].values):  # type: ignore[attr-defined]
             controls[f"Knots.{place}"] = Slider(
-                label=f"Knot {place + 1}: noise σ", value=value, low=0.5, high=20.0, log=True,
-                help="Arrow keys move it, or drag the knot in the plot",
+                label=say("Knot {place}: noise σ", place=place + 1), value=value, low=0.5,
+                high=20.0, log=True, help=say("Arrow keys move it, or drag the knot in the plot"),
             )  # fmt: skip
         super().__init__(
             controls,
             {
-                "noise": LivePlot(height=260, title="Noise in each epoch"),
-                "prices": LivePlot(height=290, title="ε of this run, by accountant"),
-                "spending": LivePlot(height=230, title="What an epoch costs"),
-                "budget": LivePlot(height=230, title="The budget: spent and left"),
+                "noise": LivePlot(height=260, title=say("Noise in each epoch")),
+                "prices": LivePlot(height=290, title=say("ε of this run, by accountant")),
+                "spending": LivePlot(height=230, title=say("What an epoch costs")),
+                "budget": LivePlot(height=230, title=say("The budget: spent and left")),
             },
             table=self.table,
             wide=("noise", "prices"),
@@ -134,13 +138,18 @@ class BudgetPanel(Lesson):
             gap = shape.period / (len(shape.values) - 1)
             knots = [(i * gap, v) for i, v in enumerate(shape.values) if i * gap <= view]
         spent = math.fsum(rho[:stop])
-        words = f"{stop} epochs, then the budget ends" if stop < MOST else f"{MOST} epochs and more"
+        words = (
+            say("{epochs} epochs, then the budget ends", epochs=stop)
+            if stop < MOST
+            else say("{epochs} epochs and more", epochs=MOST)
+        )
         self.plots["noise"].show(figures.noise(sigma, stop, knots), words)
         self.plots["spending"].show(
-            figures.spending(rho, stop), f"from ρ = {rho[0]:.3g} in the first epoch"
+            figures.spending(rho, stop), say("from ρ = {rho:.3g} in the first epoch", rho=rho[0])
         )
         self.plots["budget"].show(
-            figures.budget(rho, stop, total), f"{spent:.6g} of {total:.6g} spent"
+            figures.budget(rho, stop, total),
+            say("{spent:.6g} of {total:.6g} spent", spent=spent, total=total),
         )
         self.said.show(self._words(stop, spent, total, rho))
 
@@ -160,28 +169,48 @@ class BudgetPanel(Lesson):
 
     def _show(self, rows: list[Price], stop: int) -> None:
         self.rows = rows
-        said = ", ".join(f"{row.name} {round_up(row.epsilon)}" for row in rows)
-        self.plots["prices"].show(figures.prices(rows, (0.02, 200.0)), said or "no epoch")
+        said = ", ".join(f"{say(row.name)} {round_up(row.epsilon)}" for row in rows)
+        self.plots["prices"].show(figures.prices(rows, (0.02, 200.0)), said or say("no epoch"))
         self.table.show(
-            f"{stop} epochs of {LOTS} lots, δ = 1e-5, neighbours: {ZERO.value}",
-            ("accountant", "ε", "what it is"),
-            [(row.name, printed(row.epsilon, 4, 1), row.fault or _kind(row)) for row in rows],
+            say(
+                "{epochs} epochs of {lots} lots, δ = 1e-5, neighbours: {relation}",
+                epochs=stop,
+                lots=LOTS,
+                relation=say(ZERO.value),
+            ),
+            (say("accountant"), "ε", say("what it is")),
+            [
+                (say(row.name), printed(row.epsilon, 4, 1), retold(row.fault) or _kind(row))
+                for row in rows
+            ],
         )
 
     def _words(self, stop: int, spent: float, total: float, rho: np.ndarray) -> str:
         if not stop:
-            return (
-                f"**No epoch fits**: the first alone would cost ρ = {rho[0]:.3g}, more than the "
-                f"budget of {total:.3g}. Add noise, or allow more."
+            return say(
+                "**No epoch fits**: the first alone would cost ρ = {cost:.3g}, more than the "
+                "budget of {budget:.3g}. Add noise, or allow more.",
+                cost=rho[0],
+                budget=total,
             )
         claim = round_up(RhoBudget(total).epsilon(DELTA))
         if stop >= MOST:
-            return f"After {MOST} epochs only **{spent / total:.0%}** of ρ = {total:.6g} is spent."
-        return (
-            f"**{stop} epochs** fit: they spend ρ = {spent:.6g} of {total:.6g}; one more would be "
-            f"too much. Fixed beforehand, this run costs **ε = {round_up(self.plan.epsilon())}** "
-            f"(shuffled); if the noise reacted to what was seen, only the whole budget could be "
-            f"promised, ε = {claim}."
+            return say(
+                "After {epochs} epochs only **{share:.0%}** of ρ = {rho:.6g} is spent.",
+                epochs=MOST,
+                share=spent / total,
+                rho=total,
+            )
+        return say(
+            "**{epochs} epochs** fit: they spend ρ = {spent:.6g} of {total:.6g}; one more "
+            "would be too much. Fixed beforehand, this run costs **ε = {epsilon}** "
+            "(shuffled); if the noise reacted to what was seen, only the whole budget could "
+            "be promised, ε = {claim}.",
+            epochs=stop,
+            spent=spent,
+            total=total,
+            epsilon=round_up(self.plan.epsilon()),
+            claim=claim,
         )
 
 
@@ -195,15 +224,17 @@ def priced(noises: list[float]) -> list[Price]:
     sampled = Ledger.of([(Gaussian(s).pair(ZERO, sampling), LOTS) for s in noises], ZERO)
     rule = YuRandomSampling().claim(sampled, DELTA)
     return [
-        Price("reshuffled: zCDP, as in 2019", rho + 2 * math.sqrt(rho * math.log(1 / DELTA))),
-        Price("reshuffled: zCDP, best conversion", ZCDP().epsilon(shuffled, DELTA)),
-        Price("reshuffled: PLD, order known", PLD().epsilon(shuffled, DELTA)),
-        Price("sampled: the rule of 2019", rule.epsilon, rule.fault, bound=False),
-        Price("sampled: moments of 2016", Moments().epsilon(sampled, DELTA)),
-        Price("sampled: RDP", RDP().epsilon(sampled, DELTA)),
-        Price("sampled: PLD, exact", PLD().epsilon(sampled, DELTA)),
+        Price(
+            marked("reshuffled: zCDP, as in 2019"), rho + 2 * math.sqrt(rho * math.log(1 / DELTA))
+        ),
+        Price(marked("reshuffled: zCDP, best conversion"), ZCDP().epsilon(shuffled, DELTA)),
+        Price(marked("reshuffled: PLD, order known"), PLD().epsilon(shuffled, DELTA)),
+        Price(marked("sampled: the rule of 2019"), rule.epsilon, rule.fault, bound=False),
+        Price(marked("sampled: moments of 2016"), Moments().epsilon(sampled, DELTA)),
+        Price(marked("sampled: RDP"), RDP().epsilon(sampled, DELTA)),
+        Price(marked("sampled: PLD, exact"), PLD().epsilon(sampled, DELTA)),
     ]
 
 
 def _kind(row: Price) -> str:
-    return "an upper bound" if row.bound else "a heuristic, and no bound"
+    return say("an upper bound") if row.bound else say("a heuristic, and no bound")

@@ -23,6 +23,8 @@ from dpkit.training import Step, train
 from dpkit.widgets import words
 from dpkit.widgets.budget import Budget
 from dpkit.widgets.runner import Runner, State
+from dpkit.widgets.told import retold
+from dpkit.words import say
 
 if TYPE_CHECKING:
     import torch
@@ -98,13 +100,14 @@ class Session:
         size = self.data.num_examples
         rest = plan.sampler.remainder(size)
         known = self.least is None or not math.isfinite(end) or self.least > 0.999 * end
-        band = words.BAND.format(low=round_down(self.least or 0.0), high=high)
-        return words.PLANNED.format(
-            epsilon=high, kind="" if plan.accountant.is_bound else words.ESTIMATE,
+        band = say(words.BAND, low=round_down(self.least or 0.0), high=high)
+        return say(
+            words.PLANNED,
+            epsilon=high, kind="" if plan.accountant.is_bound else say(words.ESTIMATE),
             delta=plan.delta, sigma=getattr(plan.method, "noise_multiplier", float("nan")),
             rate=plan.sampler.mean_batch(size, plan.steps) / size,
-            steps=plan.steps, relation=plan.neighbours.value, sampler=plan.sampler.describe,
-            remainder=f" {rest}" if rest else "",
+            steps=plan.steps, relation=say(plan.neighbours.value),
+            sampler=retold(plan.sampler.describe), remainder=f" {retold(rest)}" if rest else "",
             band="" if known else band,
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from dpkit.runs import Run
 from dpkit.training import Step
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.words import PLOTS, RECORDS
+from dpkit.words import say
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,9 @@ class Views:
         """Make the plots, empty."""
         self._pictured: tuple[int, float] = (0, 0.0)
         heights = {"accuracy": 270, "epsilon": 270, "picture": 270, "loss": 230, "norms": 230}
-        self.plots = {k: LivePlot(height=heights[k], title=title) for k, title in PLOTS.items()}
+        self.plots = {
+            k: LivePlot(height=heights[k], title=say(title)) for k, title in PLOTS.items()
+        }
 
     def draw(
         self,
@@ -61,29 +64,42 @@ class Views:
     def curves(self, runs: Sequence[Run], planned: Curve) -> None:
         """Accuracy and loss of all kept runs."""
         last = runs[-1].accuracy[-1] if runs and runs[-1].accuracy else None
-        said = "no run yet" if last is None else f"latest accuracy {last:.1%}, {len(runs)} runs"
-        self.plots["accuracy"].show(
-            figures.accuracy(runs, planned), f"Test accuracy by step: {said}"
+        said = (
+            say("no run yet")
+            if last is None
+            else say("latest accuracy {accuracy:.1%}, {runs} runs", accuracy=last, runs=len(runs))
         )
-        self.plots["loss"].show(figures.loss(runs, planned), f"Test loss by step: {said}")
+        self.plots["accuracy"].show(
+            figures.accuracy(runs, planned), say("Test accuracy by step: {said}", said=said)
+        )
+        self.plots["loss"].show(
+            figures.loss(runs, planned), say("Test loss by step: {said}", said=said)
+        )
 
     def price(self, planned: Curve | None, runs: Sequence[Run], delta: float) -> None:
         """The planned epsilon curve and what was spent."""
-        end = "not known" if planned is None else round_up(float(planned.epsilon[-1]))
+        end = say("not known") if planned is None else round_up(float(planned.epsilon[-1]))
         spent = runs[-1].spent[-1] if runs and runs[-1].spent else 0.0
-        summary = (
-            f"Planned epsilon {end} at delta {delta:g}; the latest run has spent {round_up(spent)}"
+        summary = say(
+            "Planned epsilon {epsilon} at delta {delta:g}; the latest run has spent {spent}",
+            epsilon=end,
+            delta=delta,
+            spent=round_up(spent),
         )
-        figure = figures.epsilon(planned, runs, f" at δ = {delta:g}")
+        figure = figures.epsilon(planned, runs, say(" at δ = {delta:g}", delta=delta))
         self.plots["epsilon"].show(figure, summary)
 
     def norms(self, step: Step | None) -> None:
         """Histogram of the present batch's gradient norms."""
         if step is None:
-            self.plots["norms"].show(figures.norms([], 1.0), "No gradient norms yet")
+            self.plots["norms"].show(figures.norms([], 1.0), say("No gradient norms yet"))
             return
         peek = step.peek
-        summary = f"{peek.clipped:.0%} of {peek.batch_size} records are clipped"
+        summary = say(
+            "{share:.0%} of {records} records are clipped",
+            share=peek.clipped,
+            records=peek.batch_size,
+        )
         self.plots["norms"].show(figures.norms(peek.norms, peek.max_grad_norm), summary)
 
     def picture(
@@ -94,17 +110,17 @@ class Views:
         if moving and self._pictured[0] == id(model) and now - self._pictured[1] < _PICTURE_PAUSE:
             return
         self._pictured = id(model), now
-        self.plots["picture"].title = RECORDS if model is None else PLOTS["picture"]
+        self.plots["picture"].title = say(RECORDS if model is None else PLOTS["picture"])
         if model is None:
             examples = data.picture()
             # The card around the plot has its own title.
             layout = {k: v for k, v in examples["layout"].items() if k not in _HEADINGS}
             figure = {"data": examples["data"], "layout": layout | {"margin": _MARGIN}}
-            self.plots["picture"].show(figure, f"Examples of {data.name}")
+            self.plots["picture"].show(figure, say("Examples of {name}", name=data.name))
         elif data.is_planar:
-            self.plots["picture"].show(_regions(model, data), "Regions by predicted class")
+            self.plots["picture"].show(_regions(model, data), say("Regions by predicted class"))
         elif data.is_image:
-            self.plots["picture"].show(_guesses(model, data), "Predictions for test images")
+            self.plots["picture"].show(_guesses(model, data), say("Predictions for test images"))
 
     def named(self) -> list[tuple[str, figures.Figure]]:
         """Titles and figures as they stand, for saving."""

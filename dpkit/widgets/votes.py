@@ -13,6 +13,7 @@ from dpkit.votes.plan import VotePlan
 from dpkit.widgets.controls import Slider
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
+from dpkit.words import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,24 +35,26 @@ class VotesPanel(Lesson):
         """Make the panel; the teachers look at their records when it is first drawn."""
         super().__init__(
             {
-                "digit": Slider(label="Image of the digit", value=0, low=0, high=9, integer=True),
-                "teachers": Slider(label="Teachers N", value=200, low=10, high=1000, log=True,
-                                   integer=True, ends=("few records lost", "many votes")),
-                "top_k": Slider(label="Coordinates voted on k", value=20, low=1, high=SIDE**2,
-                                integer=True, ends=("cheap", "all pixels")),
-                "noise": Slider(label="Noise σ on a sum", value=60.0, low=1.0, high=1000.0,
-                                log=True, unit="votes", ends=("dear", "noisy")),
-                "threshold": Slider(label="Threshold β", value=0.15, low=0.0, high=1.0,
-                                    ends=("all move", "none move")),
-                "budget": Slider(label="Budget ε", value=10.0, low=0.5, high=50.0, log=True),
-                "copies": Slider(label="Teachers that hold one record r", value=1, low=1, high=4,
-                                 integer=True, ends=("disjoint", "overlapping")),
-                "draw": Slider(label="Draw of the noise", value=1, low=1, high=30, integer=True),
+                "digit": Slider(label=say("Image of the digit"), value=0, low=0, high=9,
+                                integer=True),
+                "teachers": Slider(label=say("Teachers N"), value=200, low=10, high=1000, log=True,
+                                   integer=True, ends=(say("few records lost"), say("many votes"))),
+                "top_k": Slider(label=say("Coordinates voted on k"), value=20, low=1, high=SIDE**2,
+                                integer=True, ends=(say("cheap"), say("all pixels"))),
+                "noise": Slider(label=say("Noise σ on a sum"), value=60.0, low=1.0, high=1000.0,
+                                log=True, unit=say("votes"), ends=(say("dear"), say("noisy"))),
+                "threshold": Slider(label=say("Threshold β"), value=0.15, low=0.0, high=1.0,
+                                    ends=(say("all move"), say("none move"))),
+                "budget": Slider(label=say("Budget ε"), value=10.0, low=0.5, high=50.0, log=True),
+                "copies": Slider(label=say("Teachers that hold one record r"), value=1, low=1,
+                                 high=4, integer=True, ends=(say("disjoint"), say("overlapping"))),
+                "draw": Slider(label=say("Draw of the noise"), value=1, low=1, high=30,
+                               integer=True),
             },
             {
-                "chain": LivePlot(height=230, title="From a gradient to a direction"),
-                "histogram": LivePlot(height=300, title="Noisy votes and the threshold"),
-                "spending": LivePlot(height=300, title="What the generator steps cost"),
+                "chain": LivePlot(height=230, title=say("From a gradient to a direction")),
+                "histogram": LivePlot(height=300, title=say("Noisy votes and the threshold")),
+                "spending": LivePlot(height=300, title=say("What the generator steps cost")),
             },
             wide=("chain",),
         )  # fmt: skip
@@ -68,17 +71,29 @@ class VotesPanel(Lesson):
         k, sigma, teachers = (self.value(name) for name in ("top_k", "noise", "teachers"))
         gradient, vote, sums, noisy, way = self.votes()
         parts = [
-            ("one teacher’s gradient*", gradient), (f"its {k} votes*", vote),
-            (f"sum over {teachers:,}*", sums), ("sum with noise", noisy), ("direction", way),
+            (say("one teacher’s gradient*"), gradient),
+            (say("its {number} votes*", number=k), vote),
+            (say("sum over {number:,}*", number=teachers), sums),
+            (say("sum with noise"), noisy), (say("direction"), way),
         ]  # fmt: skip
         level = float(self.value("threshold")) * int(teachers)
         right = int(((way != 0) & (way == sums.sign())).sum())
         wrong = int((way != 0).sum()) - right
-        ends = f"{right} pixels move as the votes had it, {wrong} do not, the others stay."
+        ends = say(
+            "{right} pixels move as the votes had it, {wrong} do not, the others stay.",
+            right=right,
+            wrong=wrong,
+        )
         self.plots["chain"].show(figures.chain(parts, SIDE), ends)
         drawn = figures.histogram(noisy, level, float(sigma), int(teachers))
         self.plots["histogram"].show(drawn, ends)
-        self.said.show(f"{ends} (* not private: for your eye only.)\n\n{self._priced()}")
+        self.said.show(
+            say(
+                "{ends} (* not private: for your eye only.)\n\n{price}",
+                ends=ends,
+                price=self._priced(),
+            )
+        )
 
     def votes(self) -> tuple[Tensor, ...]:
         """A gradient, its votes, the sum of all, the noisy sum, the direction: `(64,)` each."""
@@ -98,29 +113,46 @@ class VotesPanel(Lesson):
     def _priced(self) -> str:
         k, sigma, r = (self.value(name) for name in ("top_k", "noise", "copies"))
         reach = "2" if r == 1 else f"2 × {r}"
-        rule = (
-            f"A record moves a sum by at most {reach} √{k}, so a step on {IMAGES} images costs "
-            f"ρ = {IMAGES} × ({reach})² × {k} / (2 × {sigma:.4g}²)."
+        rule = say(
+            "A record moves a sum by at most {reach} √{k}, so a step on {images} images "
+            "costs ρ = {images} × ({reach})² × {k} / (2 × {sigma:.4g}²).",
+            reach=reach,
+            k=k,
+            images=IMAGES,
+            sigma=sigma,
         )
         try:
             plan = self.plan
         except Refused as refusal:
-            self.plots["spending"].show({"data": [], "layout": {}}, "No step is affordable.")
-            return f"{rule} **No step fits.** {refusal}"
+            self.plots["spending"].show({"data": [], "layout": {}}, say("No step is affordable."))
+            return say("{rule} **No step fits.** {refusal}", rule=rule, refusal=refusal)
         shown = replace(plan, most_steps=min(plan.steps, MOST))
         told = round_up(plan.epsilon())
-        names = "disjoint shards" if r == 1 else f"{r} teachers hold a record"
+        names = (
+            say("disjoint shards") if r == 1 else say("{number} teachers hold a record", number=r)
+        )
         lines = [(names, shown.curve())]
         if r > 1:
             alone = replace(plan, copies=1, most_steps=shown.steps)
-            lines.append(("what disjoint shards would cost", alone.curve()))
+            lines.append((say("what disjoint shards would cost"), alone.curve()))
         figure = figures.spending(lines, plan.budget, shown.steps, plan.steps)
-        self.plots["spending"].show(figure, f"{plan.steps} steps cost epsilon {told}.")
-        text = f"{rule} **{plan.steps:,} generator steps** fit into ε = {plan.budget:g} "
-        text += f"(they cost {told} at δ = 1e-05)."
+        self.plots["spending"].show(
+            figure, say("{steps} steps cost epsilon {epsilon}.", steps=plan.steps, epsilon=told)
+        )
+        text = say(
+            "{rule} **{steps:,} generator steps** fit into ε = {budget:g} (they cost {epsilon} "
+            "at δ = 1e-05).",
+            rule=rule,
+            steps=plan.steps,
+            budget=plan.budget,
+            epsilon=told,
+        )
         if r > 1:
             free = replace(plan, copies=1, budget=1e4, most_steps=plan.steps).epsilon()
-            text += f" Were the shards disjoint, the same steps would cost ε = {round_up(free)}."
+            text += say(
+                " Were the shards disjoint, the same steps would cost ε = {epsilon}.",
+                epsilon=round_up(free),
+            )
         return text
 
 
