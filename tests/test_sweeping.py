@@ -608,7 +608,8 @@ def test_other_records_have_a_total_of_their_own(file):
 
 
 def test_parquet_holds_the_same_table(file, tmp_path):
-    made = ended(GRID, published, linear, store=file)
+    falling = dp.turned(PLAN, "method.noise_multiplier", dp.schedules.TimeDecay(3.0, 0.1))
+    made = ended([GRID, falling], published, linear, store=file)
     try:
         import pandas
         import pyarrow  # noqa: F401
@@ -618,6 +619,24 @@ def test_parquet_holds_the_same_table(file, tmp_path):
         return
     table = pandas.read_parquet(export.to_parquet(made, tmp_path / "runs.parquet"))
     assert list(table["epsilon"]) == [record.epsilon for record in made]
+    assert list(table["key"]) == [record.key for record in made]
+    assert set(table["method.noise_multiplier"]) == {"1.0", "2.0", "4.0", "TimeDecay(1, 3, 0.1)"}
+
+
+def test_runs_are_shared_whole_in_one_small_file(file, tmp_path):
+    wild = replace(PLAN, method=dp.DPSGD(0.0, 1e6, 1e4))  # no privacy, and it diverges
+    made = ended([GRID, wild], published, linear, seeds=SEEDS, store=file)
+    path = export.to_json(made, tmp_path / "runs.json", made_by="a test")
+    assert export.from_json(path) == made and "a test" in path.read_text()
+    for wrong in ("{", "[]", '{"dpkit": "runs", "version": 9}', '{"dpkit": "plan", "version": 1}'):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match="not a file of runs in version 1"):
+            export.from_json(path)
+
+
+def test_the_python_of_a_run_names_data_only_that_have_a_name(file):
+    (record,) = ended(PLAN, published, linear, store=file)
+    assert "data = ...  # my-data, 60 training records" in export.python(record)
 
 
 # ---- figures -----------------------------------------------------------------------------------

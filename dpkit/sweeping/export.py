@@ -1,19 +1,22 @@
-"""Finished runs as a table: CSV for everybody, Parquet for those who have pandas and pyarrow."""
+"""Finished runs for others: as a table, or as one small file that the explorer opens."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from dpkit import datasets
 from dpkit.figures.sweeps import Point
 from dpkit.knobs import every_knob
 from dpkit.methods import Method
 from dpkit.plan import Plan
-from dpkit.sweeping.store import Record
+from dpkit.runs import Run
+from dpkit.sweeping.store import FINISHED, Record
 from dpkit.written import written
 
 
@@ -66,7 +69,7 @@ def to_csv(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
 
 
 def to_parquet(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
-    """Write the table as Parquet."""
+    """Write the table as Parquet; a column of numbers and schedules is text throughout."""
     try:
         import pandas
         import pyarrow  # noqa: F401
@@ -75,9 +78,65 @@ def to_parquet(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
             f"Parquet needs pandas and pyarrow, but {error.name} is not installed: pip install "
             f"pandas pyarrow, or write CSV."
         ) from None
-    part = Path(f"{path}.part")
-    pandas.DataFrame(rows(records)).to_parquet(part, index=False)
+    part, table = Path(f"{path}.part"), pandas.DataFrame(rows(records))
+    for name in table:
+        if len({isinstance(value, str) for value in table[name].dropna()}) > 1:
+            table[name] = table[name].map(str, na_action="ignore")  # numbers beside a schedule
+    table.to_parquet(part, index=False)
     return part.replace(Path(path))
+
+
+def to_json(records: Iterable[Record], path: str | os.PathLike[str], *, made_by: str = "") -> Path:
+    """Write finished runs whole, curves included, what several share once; `from_json` reads it."""
+    heads: dict[str, int] = {}
+    found = []
+    for record in records:
+        if record.state != "finished":
+            continue
+        held = {name: getattr(record, name) for name in _SHARED}
+        held["run"] = json.loads(record.run_json or "")
+        held["plan"] = held["run"].pop("plan")
+        del held["run"]["guarantee"]
+        own = [record.key, record.place, record.failures, record.seconds]
+        own += [held["run"].pop(name) for name in _OWN]
+        found.append([heads.setdefault(json.dumps(held), len(heads)), *own])
+    text = f',\n"made_by": {json.dumps(made_by)},\n"plans": [\n' + ",\n".join(heads)
+    text += '],\n"runs": [\n' + ",\n".join(map(json.dumps, found)) + "]}\n"
+    target, part = Path(path), Path(f"{path}.part")
+    part.write_text(f'{{"dpkit": "runs", "version": {_VERSION}{text}')
+    return part.replace(target)
+
+
+def from_json(path: str | os.PathLike[str]) -> list[Record]:
+    """The runs that `to_json` wrote; ValueError in one sentence for anything else."""
+    try:
+        whole = json.loads(Path(path).read_text())
+        if (whole["dpkit"], whole["version"]) != ("runs", _VERSION):
+            raise ValueError(f"kind {whole['dpkit']!r} in version {whole['version']!r}")
+        return [_record(whole["plans"][n], *own) for n, *own in whole["runs"]]
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ValueError(
+            f"{path} is not a file of runs in version {_VERSION} ({type(error).__name__}: "
+            f"{error}); write one by dpkit.sweeping.export.to_json."
+        ) from None
+
+
+_VERSION = 1
+_SHARED = ("settings", "data", "fingerprint", "model", "versions", "epsilon")
+_OWN = ("seed", "accuracy", "test_loss")
+
+
+def _record(
+    shared: dict[str, Any], key: str, place: int, failures: int, seconds: float, *own: Any
+) -> Record:
+    head = shared["run"] | dict(zip(_OWN, own, strict=True)) | {"plan": shared["plan"]}
+    run = Run.from_json(json.dumps(head))
+    return Record(
+        key=key, place=place, failures=failures, seconds=seconds, state=FINISHED, seed=run.seed,
+        accuracy=run.accuracy[-1] if run.accuracy else None, error=None,
+        plan_json=json.dumps(shared["plan"]), run_json=run.to_json(),
+        **{name: shared[name] for name in _SHARED},
+    )  # fmt: skip
 
 
 def _in_words(schedule: Any) -> str:
@@ -110,14 +169,19 @@ def python(record: Record) -> str:
         plan = written(record.plan)
     except ValueError:
         plan = f"dpkit.runs.plan_from_json({record.plan_json!r})"
+    known = record.data in datasets.NAMES
+    data = (
+        f"dp.datasets.load({record.data!r})  # as it was loaded:"
+        if known
+        else f"...  # {record.data},"
+    )
     name, _, rest = record.model.partition(" ")
     ours = name.startswith("dpkit.zoo.") and " " not in rest
     model = f"dp.{name.removeprefix('dpkit.')}(data, {record.seed!r})" if ours else "your_model"
     note = "" if ours else f"your_model = ...  # {record.model}\n"
     return (
         "import dpkit as dp\n"
-        f"data = dp.datasets.load({record.data!r})  # as it was loaded: "
-        f"{record.run.num_examples:,} training records\n"
+        f"data = {data} {record.run.num_examples:,} training records\n"
         f"plan = {plan}\n{note}"
         f"for step in dp.train({model}, data, plan, seed={record.seed!r}):\n"
         "    if step.peek.accuracy is not None:\n"

@@ -18,6 +18,7 @@ from dpkit.widgets.controls import Buttons, Choice, Code, Note, Progress, Slider
 from dpkit.widgets.explorer_words import label, labels, text_of, unlike
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
+from dpkit.widgets.told import retold
 from dpkit.words import say
 
 ALL, NONE = "all", "none"
@@ -27,8 +28,8 @@ _MOST_AXES = 6
 class Explorer(Lesson):
     """Runs as dots on the plane of epsilon and accuracy; choose one and see all of it.
 
-    `source` is a `Sweep`, whose runs are made when Start is pressed, a `Store`, the path of one,
-    or finished records.
+    `source` is a `Sweep`, whose runs are made when Start is pressed, a `Store`, the path of one or
+    of a file of `sweeping.export.to_json`, or finished records.
 
     *Guarantee*
     - a dot is a run that was trained and tested; its epsilon is its plan's price;
@@ -243,7 +244,11 @@ class Explorer(Lesson):
     def _show_run(self, record: Record) -> None:
         run = record.run
         assert record.epsilon is not None
-        ends = f"{record.accuracy:.1%} at ε {round_up(record.epsilon)}"
+        ends = say(
+            "{accuracy:.1%} at ε {epsilon}",
+            accuracy=record.accuracy,
+            epsilon=round_up(record.epsilon),
+        )
         self.plots["accuracy"].show(
             curves.accuracy([run]), say("{ends} after {steps:,} steps", ends=ends, steps=run.done)
         )
@@ -252,7 +257,7 @@ class Explorer(Lesson):
             say(
                 "**The selected run** (seed {seed}): {guarantee}",
                 seed=record.seed,
-                guarantee=run.guarantee,
+                guarantee=retold(run.guarantee),
             )
         )
         self.code.text = export.python(record)
@@ -288,11 +293,11 @@ class Explorer(Lesson):
             found = composed(records, {})
             return say(
                 "**What this picture costs**, if each run was made once. {sentence}",
-                sentence=found.sentence,
+                sentence=retold(found.sentence),
             )
         with Store(self._file) as store:
             found = total(store)
-        return say("**What this picture costs.** {sentence}", sentence=found.sentence)
+        return say("**What this picture costs.** {sentence}", sentence=retold(found.sentence))
 
     def _attempts(self) -> int:
         """How many were paid for, shown or not."""
@@ -305,7 +310,7 @@ class Explorer(Lesson):
 def _file(source: Any) -> Path | None:
     """The store's file, in which every attempt stands."""
     if isinstance(source, str | Path):
-        return Path(source)
+        return None if Path(source).suffix == ".json" else Path(source)
     store = source.store if isinstance(source, Sweep) else source
     return store.path if isinstance(store, Store) else None
 
@@ -316,6 +321,8 @@ def _finished(source: Any) -> list[Record]:
     if isinstance(source, str | Path):
         if not Path(source).is_file():
             raise FileNotFoundError(f"There is no store {source}; make one by dpkit.sweep.")
+        if Path(source).suffix == ".json":
+            return export.from_json(source)
         with Store(source) as store:
             return list(store.records("finished"))
     return list(source.records("finished") if isinstance(source, Store) else source)
