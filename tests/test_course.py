@@ -10,6 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_what_dpkit_computes_is_accepted(name):
     value, parts = computed(PLAIN[name]["solution"]), PLAIN[name]
     assert parts["answer"] == pytest.approx(value, rel=1e-4)
     told = book()[name].verdict(value)
-    assert told.right and told.text == f"Right. {parts['why']}"
+    assert told.right and told.text == f"**Right.** {parts['why']}"
     below, above = value - 0.06 * abs(value) - 1e-9, value + 0.06 * abs(value) + 1e-9
     if not parts.get("kind"):
         assert book()[name].verdict(below).right is not True, "too low, and accepted"
@@ -79,7 +80,7 @@ def test_a_known_mistake_is_what_its_formula_gives(name, known):
     value = computed(known["formula"])
     assert known["value"] == pytest.approx(value, rel=1e-4, abs=1e-12)
     told = book()[name].verdict(value)
-    assert told.right is False and told.text == f"Not yet. {known['says']}"
+    assert told.right is False and told.text == f"**Not yet.** {known['says']}"
 
 
 def test_closed_forms_agree_with_the_accountants():
@@ -141,10 +142,24 @@ def test_answers_are_not_in_clear_text_in_what_learners_have():
 # ---- feedback ---------------------------------------------------------------------------------
 
 
+def test_in_a_notebook_the_emphasis_is_shown(monkeypatch, capsys):
+    shown = []
+    display = SimpleNamespace(display=shown.append, Markdown=lambda text: ("markdown", text))
+    notebook = SimpleNamespace(get_ipython=lambda: "a shell")
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    course.check("01.1", 0.8)
+    course.hint("00.1")
+    assert shown[0][0] == "markdown" and "*quotient*" in shown[0][1] and len(shown) == 2
+    notebook.get_ipython = lambda: None
+    course.check("01.1", 0.8)
+    assert "by their quotient." in capsys.readouterr().out and len(shown) == 2
+
+
 def test_hints_grow_stronger_and_mistakes_are_recognised(capsys):
     soft, strong = PLAIN["01.3"]["hints"]
     course.check("01.3")
-    assert capsys.readouterr().out == 'Not answered yet. For a hint: course.hint("01.3")\n'
+    assert capsys.readouterr().out == 'Not answered yet. For a hint: `course.hint("01.3")`\n'
     course.check("01.3", 2.5)
     assert capsys.readouterr().out == f"Not yet: 2.5 is too large. Hint: {soft}\n"
     course.check("01.3", 1.5)
@@ -253,7 +268,7 @@ def test_units_forms_and_choices_are_told():
     assert whole.verdict(18.0000000001).right
     choice = Exercise(3, 3, ("soft", "strong"), "why", "choice", 4)
     assert choice.verdict(5).text == "Choose one of the numbers 1 to 4."
-    assert choice.verdict(2).text == "Not yet. Hint: soft"
+    assert choice.verdict(2).text == "**Not yet.** Hint: soft"
 
 
 @pytest.mark.parametrize("name", ["99.9", "", None, 3, ["01.1"], "check"])
@@ -496,7 +511,7 @@ def test_the_commands_seal_and_write(tmp_path, capsys):
     )
     assert command.main(["seal", str(mine), "--output", str(tmp_path / "mine.sealed")]) == 0
     (made,) = sealing.unsealed(tmp_path / "mine.sealed").values()
-    assert Exercise.of(made).verdict(3).text == "Not yet. Three."
+    assert Exercise.of(made).verdict(3).text == "**Not yet.** Three."
     assert command.main(["solutions", str(mine)]) == 0
     assert "### 01.1\n\nHow many?\n\nAnswer: **2**. Two." in (tmp_path / "solutions.md").read_text()
     assert capsys.readouterr().out.startswith("1 exercises, written to ")
@@ -544,12 +559,14 @@ def test_near_is_near():
     assert exercises.NEAR == 0.05
     exercise = Exercise(1.0, 1.02, ("soft", "strong"), "why")
     assert (
-        exercise.verdict(0.96).text == "Not yet: 0.96 is too small, though it is close. Hint: soft"
+        exercise.verdict(0.96).text
+        == "**Not yet: 0.96 is too small, though it is close.** Hint: soft"
     )
     assert (
-        exercise.verdict(1.04).text == "Not yet: 1.04 is too large, though it is close. Hint: soft"
+        exercise.verdict(1.04).text
+        == "**Not yet: 1.04 is too large, though it is close.** Hint: soft"
     )
-    assert exercise.verdict(2).text == "Not yet: 2 is too large. Hint: soft"
+    assert exercise.verdict(2).text == "**Not yet: 2 is too large.** Hint: soft"
 
 
 @LESSONS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from typing import Any
 
 from dpkit.course import record
@@ -20,10 +21,10 @@ def check(exercise: str, answer: Any = None) -> None:
     if name is None:
         return
     if answer is None:
-        print(say('Not answered yet. For a hint: course.hint("{name}")', name=name))
+        _tell(say('Not answered yet. For a hint: `course.hint("{name}")`', name=name))
         return
     told = verdict(name, answer)
-    print(told.text)
+    _tell(told.text)
     if told.right is not None:
         record.note(name, solved=told.right, wrong=not told.right)
 
@@ -34,7 +35,7 @@ def hint(exercise: str) -> None:
     if name is None:
         return
     before = record.load().get(name, record.Tried()).hints
-    print(book()[name].hint(before))
+    _tell(book()[name].hint(before))
     record.note(name, hinted=True)
 
 
@@ -57,3 +58,14 @@ def _name(exercise: Any) -> str | None:
     print(say("There is no exercise {name}; there are, for instance, {names}.",
               name=name, names=", ".join(near)))  # fmt: skip
     return None
+
+
+def _tell(text: str) -> None:
+    """Show a text with its emphasis in a notebook, plain elsewhere."""
+    notebook = sys.modules.get("IPython")
+    if notebook is None or notebook.get_ipython() is None:
+        print(text.replace("*", ""))
+    else:
+        from IPython.display import Markdown, display
+
+        display(Markdown(text))

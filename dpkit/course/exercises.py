@@ -58,13 +58,13 @@ class Exercise:
         if self.kind != "number" and abs(number - round(number)) <= 1e-6 * max(1, abs(number)):
             number = float(round(number))
         if self.low <= number <= self.high:
-            return Verdict(True, f"{say('Right.')} {self.why}")
+            return Verdict(True, f"**{say('Right.')}** {self.why}")
         known = next((wrong.says for wrong in self.wrong if wrong.fits(number)), None)
         if known is None:
             slip = self._slip(number)
             if slip is not None:
                 return Verdict(None, slip)
-        told = [f"{say('Not yet.')} {known}"] if known else [self._compared(number)]
+        told = [f"**{say('Not yet.')}** {known}" if known else f"**{self._compared(number)}**"]
         if mistakes or known is None:
             told.append(self.hint(mistakes))
         return Verdict(False, " ".join(told))

@@ -202,7 +202,7 @@ def contents() -> Table:
             lesson.question,
             _listed(lesson.objectives).replace("$", ""),
             str(lesson.minutes),
-            _listed(lesson.after) or "-",
+            ", ".join(lesson.after) or "-",
             say("yes") if lesson.needs_torch else say("no"),
             _solved(lesson, done),
         )
