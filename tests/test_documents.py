@@ -1,7 +1,8 @@
-"""The README's snippets run, its map is true, and the notebooks are stripped and short."""
+"""The README and the chapters say what is true and what runs; notebooks are stripped and short."""
 
 import ast
 import importlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -10,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import chapters
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CHAPTERS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *CHAPTERS]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WINGS = {"samplers", "accountants", "methods"}
 
@@ -30,11 +35,130 @@ def test_the_readmes_command_is_what_ci_runs():
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_every_file_that_the_readme_names_is_there():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
-    for part in re.findall(r"`(\w+/|\w+\.py)`", README):
-        assert (ROOT / "dpkit" / part).exists(), part
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_a_chapter_runs_and_prints_what_it_says(path, tmp_path):
+    chapters.run(path, tmp_path)
+
+
+def test_every_chapter_is_there_and_a_block_is_left_out_for_a_reason_alone():
+    assert {path.stem for path in CHAPTERS} >= {
+        "quickstart", "concepts", "extending", "pitfalls", "comparison", "results", "house",
+    }  # fmt: skip
+    found = [block for path in CHAPTERS for block in chapters.blocks(path.read_text())]
+    assert {block.kind for block in found} == {"python", "bash"}
+    assert len([block for block in found if not block.left_out]) > 40
+    assert [block.left_out for block in found if block.left_out] == [
+        "installs packages", "starts a server",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nprint(1)\n```\n```text\n2\n```\n",
+        "```python\nprint(1)\nint('x')\n```\n```text\n1\n```\n",
+        "```python\nprint(1)\n```\n\n```text\n1\nValueError: x\n```\n",
+        "```python\nint('x')\n```\n",
+        "```bash\nfalse\n```\n",
+        "```bash\ndpkit epsilon\n```\n",
+        "```python\na = 1\n```\n\nWords.\n\n```python\nassert a == 2\n```\n",
+    ],
+)
+def test_a_chapter_that_says_what_is_untrue_fails(text, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises((AssertionError, ValueError)):
+        chapters.run(page, tmp_path)
+
+
+def _anchors(path):
+    """The anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", path.read_text(), flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_every_file_and_heading_that_a_page_names_is_there(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^):]+)\)", text):
+        name, _, anchor = target.partition("#")
+        there = page.parent / name if name else page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in _anchors(there), target
+    for part in re.findall(r"`((?:tests|benchmarks|dpkit|docs)/[\w/]+\.\w+)`", text):
+        assert (ROOT / part).exists(), part
+    for script in re.findall(r"python (benchmarks/\w+\.py)", text):
+        assert (ROOT / script).exists(), script
+
+
+def test_the_map_of_the_house_is_true():
+    for part in re.findall(r"`(\w+/|\w+\.py)`", (ROOT / "docs" / "house.md").read_text()):
+        assert (ROOT / "dpkit" / part).exists() or part == "dpkit/", part
+
+
+@pytest.fixture(scope="module")
+def added(tmp_path_factory):
+    """What the chapter on extending adds to dpkit."""
+    return chapters.run(ROOT / "docs" / "extending.md", tmp_path_factory.mktemp("extending"))
+
+
+def test_what_the_chapter_adds_keeps_the_contract(added, monkeypatch):
+    import dpkit as dp
+    from dpkit import runs
+    from tests import test_contract as contract
+
+    noise, order = added["Logistic"](2.0), added["OneOrder"](8.0)
+    lies, signs = added["InOrder"](7, 3), added["SignDescent"](1.2)
+    monkeypatch.setattr(runs, "EXPORTS", (*runs.EXPORTS, added["SignDescent"]))
+    for value in (noise, order, lies, signs):
+        contract.test_values_are_frozen_hashable_and_documented(value)
+    for value in (noise, lies, signs):
+        contract.test_every_number_is_a_knob_that_refuses_nan(value)
+    sampled = noise.pair(dp.Neighbours.ADD_REMOVE, dp.mechanisms.PoissonSampling(0.1))
+    for value in (noise, sampled):
+        contract.test_a_profile_is_a_hockey_stick_divergence(value)
+        contract.test_rdp_bounds_the_profile(value)
+    contract.test_an_accountant_keeps_order_and_never_leaves_its_range(order)
+    contract.test_a_bound_is_not_below_the_exact_value(order)
+    contract.test_a_sampler_covers_its_steps_and_draws_within_the_data(lies)
+    contract.test_more_batches_than_records_are_refused_wherever_the_size_is_told(lies)
+    for relation in dp.Neighbours:
+        contract.test_a_sampler_charges_or_refuses_in_words(lies, relation)
+    contract.test_a_method_is_priced_scaled_stored_and_has_sliders(signs)
+
+
+def test_what_the_chapter_adds_keeps_its_promise(added, monkeypatch):
+    import dpkit as dp
+    from dpkit import runs
+    from tests.privacy import test_a_replay, test_f_ledger
+
+    exports = (*runs.EXPORTS, added["SignDescent"], added["InOrder"])
+    monkeypatch.setattr(runs, "EXPORTS", exports)
+    lies, signs = added["InOrder"](3, 2), added["SignDescent"](1.2, 0.7, 0.2)
+    pairs = [(signs, dp.Poisson(0.4, 4)), (signs, lies), (dp.DPSGD(1.2, 0.7, 0.2), lies)]
+    for method, sampler in pairs:
+        for relation in sampler.relations:
+            test_a_replay.test_every_method_sampler_and_relation((method, sampler, relation))
+    for relation in lies.relations:
+        test_f_ledger.test_the_ledger_is_what_was_measured((signs, dp.Poisson(0.4, 4), relation))
+        entries = lies.charge([(dp.Release(dp.Gaussian(2.0)),)] * 3, relation)
+        assert entries == [(dp.Gaussian(2.0).pair(relation), 1)]
+
+
+def test_the_prices_of_the_comparison_are_what_its_command_prints():
+    script = ROOT / "benchmarks" / "libraries.py"
+    spec = importlib.util.spec_from_file_location("libraries", script)
+    libraries = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(libraries)
+    rows = {}
+    for line in (ROOT / "docs" / "comparison.md").read_text().splitlines():
+        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        rows.setdefault(name, cells)
+    assert rows["epsilon at delta 1e-5"] == list(libraries.RUNS)
+    for name, price in libraries.LIBRARIES.items():
+        found = [libraries.cell(price, run) for run in libraries.RUNS.values()]
+        assert found in (rows[name], ["-"] * len(found)), name
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
