@@ -597,6 +597,16 @@ def test_the_total_is_the_composition_of_every_attempt(file):
         assert total(store).sentence == "Nothing was run yet."
 
 
+def test_the_total_of_runs_that_leave_labels_open_says_so(file):
+    bare = dp.Plan(dp.NeuralDP(4.0), dp.Poisson(0.25, 6), 1e-3)
+    with Store(file) as store:
+        ended(bare, published, dp.zoo.released, store=store)
+        assert ", of the input of one example, its label being public" in total(store).sentence
+        whole = replace(bare, method=dp.NeuralDP(4.0, labels=dp.RandomisedResponse(1.0, 3)))
+        ended(whole, published, dp.zoo.released, store=store)
+        assert "more than can be told together: some protect the input" in total(store).sentence
+
+
 def test_other_records_have_a_total_of_their_own(file):
     ended(PLAN, published, linear, store=file)
     ended(PLAN, partial(records, 90), linear, store=file)

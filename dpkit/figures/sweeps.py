@@ -59,6 +59,8 @@ class Cloud:
         self.points = [point for point in points if math.isfinite(point.epsilon)]
         self.epsilon = np.array([point.epsilon for point in self.points])
         self.accuracy = np.array([point.accuracy for point in self.points])
+        self._values: dict[str, list[Any]] = {}
+        self._parts: dict[tuple[str, Any], Cloud] = {}
 
     def __len__(self) -> int:
         """How many runs there are."""
@@ -113,14 +115,19 @@ class Cloud:
 
     def values(self, name: str) -> list[Any]:
         """The different values of a knob, in rising order, what has none last."""
-        found = {point.knobs.get(name) for point in self.points}
-        return sorted(
-            found, key=lambda v: (v is None, isinstance(v, str), v if v is not None else 0)
-        )
+        if name not in self._values:
+            found = {point.knobs.get(name) for point in self.points}
+            self._values[name] = sorted(
+                found, key=lambda v: (v is None, isinstance(v, str), v if v is not None else 0)
+            )
+        return self._values[name]
 
     def where(self, name: str, value: Any) -> Cloud:
         """The runs of which a knob has a value."""
-        return Cloud([point for point in self.points if point.knobs.get(name) == value])
+        if (name, value) not in self._parts:
+            some = [point for point in self.points if point.knobs.get(name) == value]
+            self._parts[name, value] = Cloud(some)
+        return self._parts[name, value]
 
     @property
     def in_words(self) -> str:
@@ -155,7 +162,7 @@ def plane(
     """Test accuracy (%) against planned epsilon, a dot a run; the frontier of means as steps."""
     if not len(cloud):
         empty = {"annotations": [note_in_middle(say("No finished run yet"))]}
-        return {"data": [], "layout": _axes(cloud) | empty}
+        return {"data": [], "layout": _axes(cloud.epsilon) | empty}
     edge = cloud.frontier
     data = [_dots(cloud, colour, (labels or {}).get(colour, colour)), {
         "type": "scatter", "mode": "lines", "name": say("frontier"), "hoverinfo": "skip",
@@ -171,7 +178,7 @@ def plane(
                 "marker": {"size": 17, "symbol": "circle-open", "color": COLOURS[1],
                            "line": {"width": 3}},
             })  # fmt: skip
-    return {"data": data, "layout": _axes(cloud)}
+    return {"data": data, "layout": _axes(cloud.epsilon)}
 
 
 def compared(clouds: Mapping[str, Cloud]) -> Figure:
@@ -194,7 +201,7 @@ def compared(clouds: Mapping[str, Cloud]) -> Figure:
                 "{name}: %{{y:.1f}}%%{{text}} at ε %{{x:.3g}}<extra></extra>", name=name
             ),
         })  # fmt: skip
-    layout = _axes(Cloud([point for cloud in clouds.values() for point in cloud.points]))
+    layout = _axes(np.concatenate([cloud.epsilon for cloud in clouds.values()]))
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
     return {"data": data, "layout": layout | {"showlegend": len(clouds) > 1, "legend": legend}}
 
@@ -216,10 +223,12 @@ def parallel(cloud: Cloud, names: Sequence[str], labels: Mapping[str, str]) -> F
 def _dots(cloud: Cloud, colour: str, label: str) -> Figure:
     marker: Figure = {"size": 7, "opacity": 0.75, "color": COLOURS[0]}
     text: list[str] = []
+    seen = "%{marker.color:.4g}"
     if colour:
         values = [point.knobs.get(colour) for point in cloud.points]
-        text = [_said(value) for value in values]
         column = _column(label, values)
+        if "ticktext" in column:
+            text, seen = [_said(value) for value in values], "%{text}"
         bar = {"title": {"text": label, "side": "right"}, "thickness": 12}
         bar |= {name: column[name] for name in ("tickvals", "ticktext") if name in column}
         marker |= {
@@ -231,7 +240,7 @@ def _dots(cloud: Cloud, colour: str, label: str) -> Figure:
         "name": say("runs"), "meta": "choices",
         "x": cloud.epsilon, "y": 100 * cloud.accuracy, "marker": marker, "text": text,
         "hovertemplate": say("%{y:.1f}% at ε %{x:.3g}")
-        + (f"<br>{label}: %{{text}}" if colour else "") + "<extra></extra>",
+        + (f"<br>{label}: {seen}" if colour else "") + "<extra></extra>",
     }  # fmt: skip
 
 
@@ -247,11 +256,11 @@ def _column(label: str, values: Sequence[Any]) -> Figure:
     }  # fmt: skip
 
 
-def _axes(cloud: Cloud) -> Figure:
+def _axes(epsilon: np.ndarray) -> Figure:
     """Log epsilon, accuracy in percent; room around the dots."""
     x: Figure = {"type": "log"}
-    if len(cloud):
-        logs = np.log10(np.maximum(cloud.epsilon, 1e-12))
+    if len(epsilon):
+        logs = np.log10(np.maximum(epsilon, 1e-12))
         low, high = float(logs.min()) - 0.08, float(logs.max()) + 0.08
         tens = range(math.floor(low), math.ceil(high) + 1)
         ticks = [m * 10.0**t for t in tens for m in ((1, 2, 5) if high - low < 3 else (1,))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from dpkit.accountants import PLD
 from dpkit.mechanisms import Ledger, Mechanism, Refused
 from dpkit.plan import round_up
+from dpkit.runs import plan_from_json
 from dpkit.sweeping.store import Record, Store
 
 
@@ -21,6 +23,7 @@ class Total:
     epsilon: float
     delta: float
     sets: int = 1
+    unit: str = "one example"
     problem: str = ""
 
     @property
@@ -33,6 +36,7 @@ class Total:
         if self.problem:
             return f"{runs} more than can be told together: {self.problem}"
         whose = " for a record that is in all of them" if self.sets > 1 else " together"
+        whose += f", of {self.unit}" if self.unit != "one example" else ""
         return (
             f"{runs} ε = {round_up(self.epsilon)} at δ = {self.delta:g}{whose}, by composition: "
             f"this is what a look at all of them spends."
@@ -50,18 +54,24 @@ def composed(records: Sequence[Record], paid: Mapping[str, int]) -> Total:
     """Compose runs, each as often as it was paid for, or once."""
     if not records:
         return Total(0, 0, 0.0, 0.0)
-    times = [paid.get(r.key, 1) for r in records]
-    about: dict[str, Any] = {"delta": min(r.plan.delta for r in records),
-             "sets": len({r.fingerprint for r in records})}  # fmt: skip
-    relation = records[0].plan.neighbours
+    times: Counter[str] = Counter()
+    for record in records:
+        times[record.plan_json or ""] += paid.get(record.key, 1)
+    plans = [(plan_from_json(text), often) for text, often in times.items()]
+    about: dict[str, Any] = {"delta": min(plan.delta for plan, _ in plans),
+             "sets": len({r.fingerprint for r in records}),
+             "unit": plans[0][0].method.unit}  # fmt: skip
+    relation = plans[0][0].neighbours
     entries: list[tuple[Mechanism, int]] = []
     try:
-        for record, often in zip(records, times, strict=True):
-            ledger = record.plan.ledger()
+        for plan, often in plans:
+            ledger = plan.ledger()
             if ledger.relation is not relation:
                 raise Refused("they are told for different neighbouring relations.")
+            if plan.method.unit != about["unit"]:
+                raise Refused(f"some protect {about['unit']}, others {plan.method.unit}.")
             entries += [(mechanism, count * often) for mechanism, count in ledger.entries]
         epsilon = PLD().epsilon(Ledger.of(entries, relation), about["delta"])
     except Refused as refusal:
-        return Total(len(records), sum(times), float("inf"), **about, problem=str(refusal))
-    return Total(len(records), sum(times), epsilon, **about)
+        return Total(len(records), times.total(), float("inf"), **about, problem=str(refusal))
+    return Total(len(records), times.total(), epsilon, **about)

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 from dpkit.figures import curves
 from dpkit.figures import sweeps as figures
 from dpkit.figures.sweeps import Cloud, Point
-from dpkit.plan import round_up
+from dpkit.plan import Curve, round_up
 from dpkit.sweeping import Record, Store, Sweep, export
 from dpkit.sweeping.composition import composed, total
 from dpkit.widgets.controls import Buttons, Choice, Code, Note, Progress, Slider, guarded
+from dpkit.widgets.explorer_stored import file_of, finished
 from dpkit.widgets.explorer_words import label, labels, text_of, unlike
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
@@ -43,12 +44,13 @@ class Explorer(Lesson):
         self.sweep = source if isinstance(source, Sweep) else None
         self._records: dict[str, Record] = {}
         self._points: dict[str, Point] = {}
+        self._curves: dict[str, Curve] = {}
         self._all, self._chosen, self._shown, self._priced = Cloud([]), "", "", 0
         self._adding = threading.RLock()
         self._stop = threading.Event()
         self._maker: threading.Thread | None = None
-        self._file = _file(source)
-        for record in _finished(source):
+        self._file = file_of(source)
+        for record in finished(source):
             self._add(record)
         self.progress = Progress(label=say("Runs"))
         self.progress.shown = self.sweep is not None
@@ -252,7 +254,7 @@ class Explorer(Lesson):
         self.plots["accuracy"].show(
             curves.accuracy([run]), say("{ends} after {steps:,} steps", ends=ends, steps=run.done)
         )
-        self.plots["epsilon"].show(curves.epsilon(record.plan.curve(), [run]), ends)
+        self.plots["epsilon"].show(curves.epsilon(self._curve(record), [run]), ends)
         self.promise.show(
             say(
                 "**The selected run** (seed {seed}): {guarantee}",
@@ -261,6 +263,13 @@ class Explorer(Lesson):
             )
         )
         self.code.text = export.python(record)
+
+    def _curve(self, record: Record) -> Curve:
+        """What a plan spends, priced once."""
+        plan = record.plan_json or ""
+        if plan not in self._curves:
+            self._curves[plan] = record.plan.curve()
+        return self._curves[plan]
 
     def _show_cost(self, said: str, priced: int) -> None:
         self._priced = priced
@@ -305,24 +314,3 @@ class Explorer(Lesson):
             return len(self._all)
         with Store(self._file) as store:
             return store.attempts
-
-
-def _file(source: Any) -> Path | None:
-    """The store's file, in which every attempt stands."""
-    if isinstance(source, str | Path):
-        return None if Path(source).suffix == ".json" else Path(source)
-    store = source.store if isinstance(source, Sweep) else source
-    return store.path if isinstance(store, Store) else None
-
-
-def _finished(source: Any) -> list[Record]:
-    if isinstance(source, Sweep):
-        return []
-    if isinstance(source, str | Path):
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"There is no store {source}; make one by dpkit.sweep.")
-        if Path(source).suffix == ".json":
-            return export.from_json(source)
-        with Store(source) as store:
-            return list(store.records("finished"))
-    return list(source.records("finished") if isinstance(source, Store) else source)
