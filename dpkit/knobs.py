@@ -154,4 +154,6 @@ def _text(value: float) -> str:
     """A number as people write it: 1.5, 60000, infinity."""
     if math.isinf(value):
         return "infinity" if value > 0 else "-infinity"
-    return f"{value:g}" if abs(value) < 1e6 and value == float(f"{value:g}") else repr(value)
+    if abs(value) < 1e6 and value == float(f"{value:g}"):
+        return f"{value:g}"
+    return f"{value:.0f}" if abs(value) < 1e15 and value == int(value) else repr(value)
