@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ _KINDS = {
     "settings": dict, "grid": dict, "methods": list,
 }  # fmt: skip
 _MODELS = zoo.MODELS | {"released": zoo.released}
-_PARTS = {kind.__name__: kind for kind in runs.EXPORTS}
+_PARTS = {kind.__name__: kind for kind in runs.EXPORTS if is_dataclass(kind)}
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,15 @@ def _value(written: Any) -> Any:
         return tuple(map(_value, written))
     if not isinstance(written, dict):
         return written
-    kind = choose(written.get("type", "without a type"), _PARTS, "type")
-    known = {f.name: None for f in fields(kind) if f.init}
+    kind = choose(str(written.get("type", "without a type")), _PARTS, "type")
+    known = {f.name: f for f in fields(kind) if f.init}
     content = {name: _value(value) for name, value in written.items() if name != "type"}
     for name in content:
         choose(name, known, f"field of {kind.__name__}")
+    missing = [name for name, f in known.items() if name not in content
+               and f.default is MISSING and f.default_factory is MISSING]  # fmt: skip
+    if missing:
+        raise TypeError(f"{kind.__name__} needs {' and '.join(missing)} as well.")
     return kind(**content)
 
 
@@ -204,7 +208,10 @@ class _Page:
                 self.complain(key, f"is no key of a sweep{hint}; there are: {', '.join(kinds)}")
             if not isinstance(value, kinds[key]) or isinstance(value, bool):
                 kind = {str: "a text", list: "a list", int: "a whole number", dict: "a table"}
-                self.complain(key, f"must be {kind[kinds[key]]}, got {value!r}")
+                also = ", each item under a head [[methods]]" if key == "methods" else ""
+                self.complain(key, f"must be {kind[kinds[key]]}{also}, got {value!r}")
+        if content.get("workers", 1) < 1:
+            self.complain("workers", f"must be a whole number from 1, got {content['workers']}")
 
     def told(self, key: str, function: Any, *arguments: Any) -> Any:
         """What a function gives; its complaint with the key's line."""
@@ -216,14 +223,18 @@ class _Page:
     def settings(self, base: Settings, table: dict[str, Any]) -> Settings:
         """The settings with those of a table, its method first: the others turn that."""
         for name in sorted(table, key=lambda name: name != "method"):
+            if isinstance(table[name], list):
+                self.complain(name, f"must be one value here; a list belongs under [grid] or "
+                              f"[[methods]], got {table[name]}")  # fmt: skip
             base = self.told(name, _told, base, name, table[name])
         return base
 
     def seeds(self, content: dict[str, Any]) -> list[int]:
         """The seeds of every plan."""
         seeds = content.get("seeds", [0])
-        if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-            self.complain("seeds", f"must list whole numbers from 0, such as [0, 1], got {seeds}")
+        if not seeds or not all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds):
+            why = "must list whole numbers from 0 to 2^63 - 1, such as [0, 1, 2]"
+            self.complain("seeds", f"{why}, got {seeds}")
         return list(seeds)
 
     def grid(self, table: dict[str, Any]) -> dict[str, list[Any]]:
