@@ -1,18 +1,17 @@
-"""The command line: `dpkit lab`, `dpkit epsilon`, `dpkit train`, `dpkit sweep`."""
+"""The command line: `dpkit lab`, `lecture`, `epsilon`, `train`, `sweep`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dpkit import cli_sweep
+from dpkit import cli_lab, cli_sweep
 from dpkit.knobs import Knob, every_knob, knobs_of
 
 
@@ -38,7 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dpkit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    _lab_options(commands.add_parser("lab", help="open JupyterLab on the notebooks"))
+    cli_lab.lab_options(commands.add_parser("lab", help="open JupyterLab on the notebooks"))
+    cli_lab.lecture_options(
+        commands.add_parser("lecture", help="show a lesson's panels on a big screen, without code")
+    )
     _epsilon_options(
         commands.add_parser(
             "epsilon",
@@ -57,51 +59,6 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("sweep", help="train every plan of a file, and go on where it stopped")
     )
     return parser
-
-
-def _lab_options(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Open JupyterLab on the notebooks (the playground by default)."
-    parser.add_argument("notebook", nargs="?", default="00_playground", help="which notebook")
-    parser.add_argument("--no-browser", action="store_true", help="print the address only")
-    parser.add_argument("--port", type=int, help="port of the server")
-    parser.set_defaults(run=_lab)
-
-
-def _lab(options: argparse.Namespace) -> int:
-    import subprocess
-
-    folder = _notebooks()
-    stem = Path(options.notebook).name.removesuffix(".ipynb")
-    there = sorted(path.stem for path in folder.glob("*.ipynb"))
-    if stem not in there:
-        raise ValueError(f"There is no notebook {stem!r}; there are: {', '.join(there)}.")
-    try:
-        import jupyterlab  # noqa: F401
-    except ImportError:
-        raise ImportError('JupyterLab is not installed: pip install "dpkit[lab]".') from None
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
-    command += [f"--LabApp.default_url=/lab/tree/{stem}.ipynb"]
-    command += ["--no-browser"] if options.no_browser else []
-    command += [f"--port={options.port}"] if options.port else []
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")
-    return subprocess.call(command)
-
-
-def _notebooks() -> Path:
-    """The notebooks of the checkout, else a working copy of the installed ones."""
-    beside = Path(__file__).resolve().parents[1] / "notebooks"
-    if beside.is_dir():
-        return beside
-    installed = Path(sys.prefix) / "share" / "dpkit" / "notebooks"
-    if not installed.is_dir():
-        raise FileNotFoundError("The notebooks are not installed; reinstall dpkit.")
-    copy = Path.cwd() / "dpkit-notebooks"
-    copy.mkdir(exist_ok=True)
-    for notebook in installed.glob("*.ipynb"):
-        if not (copy / notebook.name).exists():
-            shutil.copy(notebook, copy)
-    return copy
 
 
 def _epsilon_options(parser: argparse.ArgumentParser) -> None:
