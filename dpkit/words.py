@@ -150,8 +150,8 @@ def _literals(node: ast.expr | None, place: str) -> Iterator[str]:
 
 def faults(language: str) -> dict[str, dict[str, str]]:
     """What is wrong with a language's table: texts missing, stale, or with other placeholders."""
-    entries = json.loads((TABLES / f"{language}.json").read_text("utf-8"))
-    keys = collected()
+    path, keys = TABLES / f"{language}.json", collected()
+    entries = json.loads(path.read_text("utf-8")) if path.exists() else {}
     return {
         "missing": {text: "" for text in keys if text not in entries},
         "stale": {text: said for text, said in entries.items() if text not in keys},
@@ -160,11 +160,14 @@ def faults(language: str) -> dict[str, dict[str, str]]:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m dpkit.words [missing | stale | misfit] [LANGUAGE]`: what is left to translate."""
+    """`python -m dpkit.words [missing | stale | misfit] [LANGUAGE]`: what is left to translate.
+
+    `missing` of a language that has no table yet prints every text: where its table begins.
+    """
     kinds = [word for word in arguments if word in ("missing", "stale", "misfit")]
     chosen = [word for word in arguments if word not in kinds] or list(languages()[1:])
     bad = [word for word in chosen if word not in languages()[1:]]
-    if bad:
+    if bad and kinds != ["missing"]:
         print(f"There is no table for {bad[0]!r}; there is {', '.join(languages()[1:])}.")
         return 2
     left = 0

@@ -114,8 +114,10 @@ def literals(code):
     return list(words._literals(ast.parse(code, mode="eval").body, "here"))
 
 
-def test_what_plotly_fills_in_is_in_both():
-    for english, said in json.loads((words.TABLES / "zh.json").read_text("utf-8")).items():
+@pytest.mark.parametrize("language", words.languages()[1:])
+def test_what_plotly_fills_in_is_in_both(language):
+    table = json.loads((words.TABLES / f"{language}.json").read_text("utf-8"))
+    for english, said in table.items():
         asked, there = (
             sorted(re.findall(r"%\{+[^}]*\}+|<[^>]*>|`[^`]*`", t)) for t in (english, said)
         )
@@ -149,7 +151,9 @@ def test_missing_stale_and_misfit_are_found(spoken, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out) == {"new": ""}
     assert words.main([]) == 1
     assert "1 missing, 1 stale, 1 misfit" in capsys.readouterr().out
-    assert words.main(["missing", "yy"]) == 2
+    assert words.main(["missing", "yy"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"a {n}": "", "new": ""}, "a table's beginning"
+    assert words.main(["yy"]) == 2
     assert "no table for 'yy'" in capsys.readouterr().out
 
 
