@@ -126,17 +126,15 @@ def test_models_that_differ_in_their_weights_alone_are_told_apart():
     assert sweeping.tasks.name_of(wide) != sweeping.tasks.name_of(dp.zoo.mlp)
 
 
-def with_test(shift):
-    from dataclasses import replace
-
+def with_others(shift, public):
     data = published()
-    return replace(data, test_inputs=data.test_inputs + shift, public_inputs=data.inputs[:shift],
-                   public_targets=data.targets[:shift])  # fmt: skip
+    return replace(data, test_inputs=data.test_inputs + shift, public_inputs=data.inputs[:public],
+                   public_targets=data.targets[:public])  # fmt: skip
 
 
-def test_other_public_records_and_other_flags_are_another_run(file):
-    kept = {ended(PLAN, partial(with_test, shift), linear, store=file)[0].key for shift in (0, 1)}
-    assert len(kept) == 2
+def test_other_test_or_public_records_and_other_flags_are_another_run(file):
+    splits = [partial(with_others, *pair) for pair in ((0, 0), (1, 0), (0, 1))]
+    assert len({ended(PLAN, data, linear, store=file)[0].key for data in splits}) == 3
     plain, frozen, resting = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
     for other in (frozen, resting):
         other.load_state_dict(plain.state_dict())
