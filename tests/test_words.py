@@ -11,6 +11,7 @@ import sys
 import timeit
 
 import pytest
+from traitlets import TraitError
 
 import dpkit as dp
 import dpkit.words as words
@@ -338,3 +339,16 @@ def test_a_word_costs_next_to_nothing(spoken):
     spoken({"at rate {rate}": "{rate}"})
     plan = timeit.timeit(lambda: say("at rate {rate}", rate=0.1), number=20_000) / 20_000
     assert plan < 2e-5, "a look into a table and a format"
+
+
+def test_a_refusal_of_a_control_is_told_in_the_language():
+    speak("zh")
+    slider = widgets.Slider(label="步数 T", value=3, low=1, high=9, integer=True)
+    with pytest.raises(TraitError, match=r"^步数 T必须是 1 到 9 的整数，得到的是 99。$"):
+        slider.value = 99
+    assert slider.value == 3 and slider.words["number"].endswith("未采用“{value}”。")
+    slider.close()
+    speak("en")
+    slider = widgets.Slider(label="Steps T", value=3, low=1, high=9, integer=True)
+    assert slider.words["error"] == "Error:", "a control made afterwards speaks English again"
+    slider.close()

@@ -11,6 +11,7 @@ from typing import Any
 import traitlets
 
 from dpkit.widgets.board import Control
+from dpkit.words import say
 
 
 class Slider(Control):
@@ -59,15 +60,20 @@ class Slider(Control):
     @traitlets.validate("value")
     def _checked(self, proposal: Any) -> float:
         value = proposal["value"]
-        whole = "a whole number" if self.integer else "a number"
         try:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
         bad = isinstance(value, bool | str) or (self.integer and number != int_or_nan(number))
         if bad or not self.low <= number <= self.high:
-            allowed = f"{whole} from {self.low:g} to {self.high:g}"
-            raise traitlets.TraitError(f"{self.label} must be {allowed}, got {value!r}.")
+            sentence = (
+                say("{label} must be a whole number from {low:g} to {high:g}, got {value!r}.",
+                    label=self.label, low=self.low, high=self.high, value=value)
+                if self.integer else
+                say("{label} must be a number from {low:g} to {high:g}, got {value!r}.",
+                    label=self.label, low=self.low, high=self.high, value=value)
+            )  # fmt: skip
+            raise traitlets.TraitError(sentence)
         return int(number) if self.integer else number
 
 
@@ -105,9 +111,11 @@ class Choice(Control):
     def _checked(self, proposal: Any) -> str:
         values = [item for _, item in self.options]
         if proposal["value"] not in values:
-            raise traitlets.TraitError(
-                f"{self.label} must be one of {', '.join(values)}, got {proposal['value']!r}."
-            )
+            sentence = say(
+                "{label} must be one of {values}, got {value!r}.",
+                label=self.label, values=", ".join(values), value=proposal["value"],
+            )  # fmt: skip
+            raise traitlets.TraitError(sentence)
         return str(proposal["value"])
 
 

@@ -169,7 +169,8 @@ def _seed(text: str) -> int | None:
     if not word:
         return None
     if not word.isdigit():
-        raise ValueError(
-            f"seed must be a whole number >= 0, or empty for secret noise, got {text!r}."
+        sentence = marked(
+            "seed must be a whole number >= 0, or empty for secret noise, got {seed!r}."
         )
+        raise ValueError(say(sentence, seed=text))
     return int(word)

@@ -147,7 +147,7 @@ class Playground(Board):
     def save_run(self, path: str | Path) -> Path:
         """Write the latest run as JSON."""
         if self.session.run is None:
-            raise ValueError("There is no run to save yet; press Train first.")
+            raise ValueError(say("There is no run to save yet; press Train first."))
         return self.session.run.save(path)
 
     def save_weights(self, path: str | Path) -> Path:

@@ -156,7 +156,7 @@ class Session:
         import torch
 
         if self.model is None or self.runner.busy:
-            raise ValueError("There are no final weights yet; train to the end or press Stop.")
+            raise ValueError(say("There are no final weights yet; train to the end or press Stop."))
         torch.save({k: v.detach().cpu() for k, v in self.model.state_dict().items()}, path)
         return Path(path)
 
