@@ -205,6 +205,7 @@ BAD = [
     ([2.197], "take it out with [0]"),
     ([1, 2, 3], "that holds 3"),
     ((), "that holds 0"),
+    ((2, 197), "write 2.5, and 1000"),
     ({"a": 1}, "take it out"),
     (np.array([1.0, 2.0]), "that holds 2"),
     (torch.tensor([2.197]), ".item()"),

@@ -43,6 +43,10 @@ def _number(given: Any) -> float:
     if shape is not None and len(shape) == 0:
         return _number(given.item()) if hasattr(given, "item") else float(given)
     if hasattr(given, "__len__"):
+        if isinstance(given, tuple) and len(given) > 1:
+            raise Unreadable(
+                say("A comma makes several numbers in Python: write 2.5, and 1000 or 1_000.")
+            )
         raise Unreadable(_many(len(given)))
     if hasattr(given, "__float__"):
         return float(given)
