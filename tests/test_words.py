@@ -16,6 +16,7 @@ from traitlets import TraitError
 import dpkit as dp
 import dpkit.words as words
 from dpkit import widgets
+from dpkit.sweeping.composition import Total
 from dpkit.widgets import told
 from dpkit.words import say, speak
 
@@ -308,6 +309,16 @@ def test_what_a_plan_says_of_itself_is_retold_with_its_numbers(name):
         said = told.retold(sentence)
         assert not set(re.findall(r"[A-Za-zé]{2,}", said)) - {*NAMES, "Rényi", "inf"}, sentence
         assert figures_of([sentence]) == figures_of([said])
+
+
+@pytest.mark.parametrize("sets", [1, 3])
+@pytest.mark.parametrize("unit", ["one example", PLANS["activations"].method.unit])
+def test_what_a_sweep_costs_is_retold_with_its_numbers(sets, unit):
+    sentence = Total(12, 1_345, 6.62, 1e-3, sets, unit).sentence
+    speak("zh")
+    said = told.retold(sentence)
+    assert not re.search("[A-Za-z]", said), sentence
+    assert figures_of([sentence]) == figures_of([said])
 
 
 def test_what_is_not_known_is_not_retold():

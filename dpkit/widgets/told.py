@@ -67,6 +67,10 @@ SENTENCES = marked((
     "what a look at all of them spends.",
     "{tries}, shown or not, cost ε = {epsilon} at δ = {delta} for a record that is in all of them, "
     "by composition: this is what a look at all of them spends.",
+    "{tries}, shown or not, cost ε = {epsilon} at δ = {delta} together, of {unit}, by composition: "
+    "this is what a look at all of them spends.",
+    "{tries}, shown or not, cost ε = {epsilon} at δ = {delta} for a record that is in all of them, "
+    "of {unit}, by composition: this is what a look at all of them spends.",
     "{tries}, shown or not, cost more than can be told together: {problem}",
     "{attempts} attempts at {runs} runs on {sets} data sets",
     "{attempts} attempts at {runs} runs",
