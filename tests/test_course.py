@@ -359,16 +359,23 @@ def test_a_disk_that_cannot_be_written_costs_one_sentence(tmp_path, monkeypatch,
     assert record.load() == {}
 
 
-@pytest.mark.parametrize("where", ["a folder", "no home"])
-def test_a_place_that_is_none_costs_one_sentence(where, tmp_path, monkeypatch, capsys):
-    if where == "a folder":
-        monkeypatch.setenv("DPKIT_PROGRESS", str(tmp_path))
-    else:
-        monkeypatch.setattr(record, "place", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-        monkeypatch.chdir("/proc")
+def test_a_folder_in_its_place_costs_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DPKIT_PROGRESS", str(tmp_path))
     course.check("01.1", 9)
     assert capsys.readouterr().out.count("cannot be saved") == 1
     course.forget()
+    assert "cannot be cleared" in capsys.readouterr().out and record.load() == {}
+
+
+def test_without_a_home_it_lies_in_the_working_folder(tmp_path, monkeypatch, capsys):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("DPKIT_PROGRESS")
+    monkeypatch.setattr(record.Path, "home", homeless)
+    monkeypatch.chdir(tmp_path)
+    course.check("01.1", 2.197)
+    assert (tmp_path / ".dpkit-progress.json").exists() and record.load()["01.1"].solved
 
 
 def test_a_write_that_is_cut_short_leaves_the_old_file(own_file, monkeypatch, capsys):

@@ -97,7 +97,7 @@ LESSONS = (
         "05_abadi_reproduced.ipynb",
         "The founding paper, reproduced",
         "What does the run that founded the field cost, read with today's eyes?",
-        ("read the table of 2016 with today's eyes", "charge every layer and component",
+        ("price the table of 2016 anew", "charge every layer and component",
          "say which settings matter"),
         55, after=("02", "03"),
     ),

@@ -33,19 +33,22 @@ _kept: dict[Path, Record] = {}
 
 
 def place() -> Path:
-    """Where the progress is kept."""
-    named = os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / _NAME
+    """Where the progress is kept: the named file, else one at home; without a home, here."""
+    try:
+        named = os.environ.get(VARIABLE)
+        return Path(named).expanduser() if named else Path.home() / _NAME
+    except RuntimeError:
+        return Path(_NAME).absolute()
 
 
 def load() -> Record:
     """The progress so far; a file that is damaged or not ours is set aside, and that is told."""
+    path = place()
+    if path in _kept:
+        return dict(_kept[path])
     try:
-        path = place()
-        if path in _kept:
-            return dict(_kept[path])
         text = path.read_bytes()
-    except (OSError, RuntimeError):
+    except OSError:
         return {}
     try:
         return _read(text)
@@ -56,10 +59,7 @@ def load() -> Record:
 
 def save(record: Record) -> None:
     """Write the progress in one go; where that cannot be done it is told once, and kept in mind."""
-    try:
-        path = place()
-    except RuntimeError:
-        path = Path(_NAME)
+    path = place()
     try:
         _write(path, record)
         _kept.pop(path, None)
@@ -85,11 +85,11 @@ def note(exercise: str, *, solved: bool = False, wrong: bool = False, hinted: bo
 def forget() -> None:
     """Clear your progress: delete its file."""
     load()  # what is not ours is set aside, not deleted
+    path = place()
+    _kept.pop(path, None)
     try:
-        path = place()
-        _kept.pop(path, None)
         path.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         print(say("Your progress cannot be cleared ({reason}).", reason=error))
         return
     print(say("Your progress is cleared."))
