@@ -136,6 +136,24 @@ def test_what_is_collected():
         literals("f'{a} b'")
 
 
+def at_import(node):
+    """The calls of `say` that run when a module is imported: all but those in functions' bodies."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from at_import(child.args)
+        else:
+            if isinstance(child, ast.Call) and words._called(child.func) == "say":
+                yield child.lineno
+            yield from at_import(child)
+
+
+def test_nothing_is_said_at_import_where_the_language_may_change_later():
+    for path in words.TABLES.parent.rglob("*.py"):
+        assert not list(at_import(ast.parse(path.read_text("utf-8")))), path
+    code = "a = say('x')\ndef f(b=say('y')):\n    return say('z')\nclass C:\n    c = [say('w')]"
+    assert list(at_import(ast.parse(code))) == [1, 2, 5]
+
+
 @pytest.mark.parametrize("language", words.languages()[1:])
 def test_the_table_holds_exactly_what_the_code_says(language):
     """`python -m dpkit.words missing zh` prints what is left to translate."""
