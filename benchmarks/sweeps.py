@@ -124,7 +124,10 @@ def interactions(panel) -> Iterator[tuple[str, Callable[[int], object]]]:
     yield "colour by a knob", lambda n: panel.turn(colour=knobs[n % 3])
     yield "compare by a knob", lambda n: panel.turn(by=knobs[1 + n % 2] if n % 3 else "none")
     yield "walk along the frontier", lambda n: panel.turn(run=1 + n % len(panel.cloud.frontier))
-    yield "select a dot", lambda n: panel.select(panel.cloud.points[(n * 997) % len(panel.cloud)].key)
+    yield (
+        "select a dot",
+        lambda n: panel.select(panel.cloud.points[(n * 997) % len(panel.cloud)].key),
+    )
     yield "choose the knob of the filter", lambda n: panel.turn(knob=knobs[n % 3])
     yield "filter by its value", lambda n: panel.turn(value=str(n % 2))
     yield "no filter", lambda n: (panel.turn(value="all"), panel.turn(knob=knobs[n % 3]))[0]
@@ -194,7 +197,7 @@ def mnist(options: argparse.Namespace) -> dict[str, object]:
         print(f"{runs.finished} of {runs.total}: {kind}, seed {record.seed}, "
               f"epsilon {record.epsilon:.2f}, {record.accuracy:.2%}", flush=True)  # fmt: skip
     kept.sort(key=lambda record: record.place)
-    export.to_json(kept, LESSON, made_by=f"python benchmarks/sweeps.py mnist, seeds {SEEDS}")
+    export.to_json(kept, LESSON, digits=3, made_by="python benchmarks/sweeps.py mnist")
     return {"runs": len(kept), "set aside": runs.set_aside, "bytes": LESSON.stat().st_size,
             "seconds of training": round(sum(r.seconds for r in kept)), "written to": LESSON.name,
             **machine()}  # fmt: skip

@@ -1,14 +1,17 @@
 """The explorer: a dot is a run that was made; what is chosen is shown whole and can be repeated."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import dpkit as dp
 from dpkit import schedules
-from dpkit.sweeping import Store, sweep
+from dpkit.sweeping import Store, export, sweep
+from dpkit.widgets import explorer_stored
 from dpkit.widgets.explorer import Explorer
+from dpkit.widgets.explorer_stored import stored
 from dpkit.written import written
 from tests.sweeps import GRID, PLAN, SEEDS, Here, linear, published
 
@@ -113,6 +116,25 @@ def test_methods_are_compared_in_one_sweep_each_with_its_model_and_its_band(file
     assert {k for k, model in models.items() if model == "released"} == {"NeuralDP"}
     assert "not of one kind" not in panel.said.text
     panel.close()
+
+
+def test_the_stored_comparison_on_mnist_is_priced_by_its_plans_and_shown_with_bands():
+    runs = stored()
+    kinds = {export.kind(record.plan.method) for record in runs}
+    assert len(kinds) == 5 and {"NeuralDP", "TopAgg", "DPSGD with Freeze"} < kinds
+    for kind in kinds:
+        record = next(r for r in runs if export.kind(r.plan.method) == kind)
+        assert record.epsilon == pytest.approx(record.plan.epsilon(), rel=1e-6)
+        assert record.run.spent[-1] == record.epsilon and record.seed == 0
+        assert "Teaching run" in record.run.guarantee and "torch" in record.versions
+    panel = Explorer(runs)
+    assert len(panel.cloud) == len(runs) == 135 and not panel.cloud.promises
+    panel.turn(by="method")
+    drawn = panel.plots["compared"].figure["data"]
+    assert len([line for line in drawn if line.get("fill") == "toself"]) == 5
+    assert "if each run was made once" in panel.cost.text
+    panel.close()
+    assert Path(explorer_stored.__file__).with_name("sweep_mnist.json").stat().st_size < 100_000
 
 
 def test_what_promises_another_thing_is_not_passed_off_as_the_same(file):

@@ -15,7 +15,7 @@ from dpkit.figures.sweeps import Point
 from dpkit.knobs import every_knob
 from dpkit.methods import Method
 from dpkit.plan import Plan
-from dpkit.runs import Run
+from dpkit.runs import Run, plan_to_json
 from dpkit.sweeping.store import FINISHED, Record
 from dpkit.written import written
 
@@ -86,24 +86,35 @@ def to_parquet(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
     return part.replace(Path(path))
 
 
-def to_json(records: Iterable[Record], path: str | os.PathLike[str], *, made_by: str = "") -> Path:
-    """Write finished runs whole, curves included, what several share once; `from_json` reads it."""
+def to_json(
+    records: Iterable[Record], path: str | os.PathLike[str], *, made_by: str = "",
+    digits: int | None = None,
+) -> Path:  # fmt: skip
+    """Write finished runs whole, curves included, what several share once; `from_json` reads it.
+
+    `digits` rounds test losses and seconds, which else take up half of the file.
+    """
+    settings: dict[str, int] = {}
     heads: dict[str, int] = {}
     found = []
     for record in records:
         if record.state != "finished":
             continue
-        held = {name: getattr(record, name) for name in _SHARED}
-        held["run"] = json.loads(record.run_json or "")
-        held["plan"] = held["run"].pop("plan")
-        del held["run"]["guarantee"]
-        own = [record.key, record.place, record.failures, record.seconds]
-        own += [held["run"].pop(name) for name in _OWN]
-        found.append([heads.setdefault(json.dumps(held), len(heads)), *own])
-    text = f',\n"made_by": {json.dumps(made_by)},\n"plans": [\n' + ",\n".join(heads)
-    text += '],\n"runs": [\n' + ",\n".join(map(json.dumps, found)) + "]}\n"
+        run = json.loads(record.run_json or "")
+        plan, _ = run.pop("plan"), run.pop("guarantee")
+        losses = [_rounded(x, digits) for x in run.pop("test_loss")]
+        own = [record.key, record.place, record.failures, _rounded(record.seconds, digits)]
+        own += [run.pop("seed"), run.pop("accuracy"), losses]
+        about = _text({name: getattr(record, name) for name in _ABOUT})
+        head = {name: value for name, value in run.items() if name not in _ABOUT}
+        head |= {"about": settings.setdefault(about, len(settings)), "plan": plan,
+                 "turned": record.settings, "epsilon": record.epsilon}  # fmt: skip
+        found.append(_text([heads.setdefault(_text(head), len(heads)), *own]))
+    parts = {"about": settings, "plans": heads, "runs": found}
+    text = ",\n".join(f'"{name}": [\n' + ",\n".join(part) + "]" for name, part in parts.items())
     target, part = Path(path), Path(f"{path}.part")
-    part.write_text(f'{{"dpkit": "runs", "version": {_VERSION}{text}')
+    head_line = f'{{"dpkit": "runs", "version": {_VERSION}, "made_by": {json.dumps(made_by)}'
+    part.write_text(f"{head_line},\n{text}}}\n")
     return part.replace(target)
 
 
@@ -113,7 +124,8 @@ def from_json(path: str | os.PathLike[str]) -> list[Record]:
         whole = json.loads(Path(path).read_text())
         if (whole["dpkit"], whole["version"]) != ("runs", _VERSION):
             raise ValueError(f"kind {whole['dpkit']!r} in version {whole['version']!r}")
-        return [_record(whole["plans"][n], *own) for n, *own in whole["runs"]]
+        plans = [plan | whole["about"][plan["about"]] for plan in whole["plans"]]
+        return [_record(plans[n], *own) for n, *own in whole["runs"]]
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(
             f"{path} is not a file of runs in version {_VERSION} ({type(error).__name__}: "
@@ -122,21 +134,31 @@ def from_json(path: str | os.PathLike[str]) -> list[Record]:
 
 
 _VERSION = 1
-_SHARED = ("settings", "data", "fingerprint", "model", "versions", "epsilon")
+_ABOUT = ("data", "fingerprint", "model", "versions")
 _OWN = ("seed", "accuracy", "test_loss")
+
+
+def _rounded(value: float | None, digits: int | None) -> float | None:
+    return value if value is None or digits is None else round(value, digits)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _record(
     shared: dict[str, Any], key: str, place: int, failures: int, seconds: float, *own: Any
 ) -> Record:
-    head = shared["run"] | dict(zip(_OWN, own, strict=True)) | {"plan": shared["plan"]}
-    run = Run.from_json(json.dumps(head))
+    run = Run.from_json(json.dumps(_RUN | shared | dict(zip(_OWN, own, strict=True))))
     return Record(
         key=key, place=place, failures=failures, seconds=seconds, state=FINISHED, seed=run.seed,
-        accuracy=run.accuracy[-1] if run.accuracy else None, error=None,
-        plan_json=json.dumps(shared["plan"]), run_json=run.to_json(),
-        **{name: shared[name] for name in _SHARED},
+        accuracy=run.accuracy[-1] if run.accuracy else None, error=None, epsilon=shared["epsilon"],
+        settings=shared["turned"], plan_json=plan_to_json(run.plan), run_json=run.to_json(),
+        **{name: shared[name] for name in _ABOUT},
     )  # fmt: skip
+
+
+_RUN = {"dpkit": "run", "version": 1}
 
 
 def _in_words(schedule: Any) -> str:
