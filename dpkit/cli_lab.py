@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 _OPEN = (
@@ -56,7 +57,20 @@ def _lab(options: argparse.Namespace) -> int:
     command += [f"--port={options.port}"] if options.port else []
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
-    return subprocess.call(command)
+    with tempfile.TemporaryDirectory() as own:
+        return subprocess.call(command, env=os.environ | _quiet(Path(own)))
+
+
+def _quiet(folder: Path) -> dict[str, str]:
+    """What keeps JupyterLab from asking for news from the network, unless the reader wants them."""
+    overrides = folder / "labconfig" / "default_setting_overrides.json"
+    overrides.parent.mkdir()
+    overrides.write_text(json.dumps(
+        {"@jupyterlab/apputils-extension:notification":
+            {"fetchNews": "false", "checkForUpdates": False}}
+    ))  # fmt: skip
+    paths = [str(folder), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    return {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
 
 
 def _lecture(options: argparse.Namespace) -> int:

@@ -1,6 +1,8 @@
 """The command line: what it prints, writes and refuses."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -146,3 +148,21 @@ def test_secret_noise_is_not_a_teaching_run(capsys):
         "--quiet",
     )  # fmt: skip
     assert code == 0 and "Teaching run" not in out and "differential privacy" in out
+
+
+def test_lab_asks_nobody_about_news(monkeypatch):
+    told = {}
+
+    def call(command, env):
+        for folder in env["JUPYTER_CONFIG_PATH"].split(os.pathsep):
+            file = Path(folder, "labconfig", "default_setting_overrides.json")
+            told.update(json.loads(file.read_text()) if file.exists() else {})
+        told["paths"] = env["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+        return 7
+
+    monkeypatch.setattr("subprocess.call", call)
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "of-the-reader")
+    assert main(["lab", "--no-browser"]) == 7
+    asked = told["@jupyterlab/apputils-extension:notification"]
+    assert asked == {"fetchNews": "false", "checkForUpdates": False}
+    assert told["paths"][1:] == ["of-the-reader"] and not Path(told["paths"][0]).exists()
