@@ -696,6 +696,14 @@ def test_kinds_are_compared_by_their_frontiers_and_knobs_have_an_axis_each():
     assert axes[0]["ticktext"] == ["one", "two"]
 
 
+def test_an_axis_of_numbers_and_schedules_is_in_order_with_few_labels():
+    some = [dot(1, 0.5, noise=float(n)) for n in range(1, 25)]
+    axis = figures.parallel(figures.Cloud([*some, dot(1, 0.5, noise="Falls(3)")]), ["noise"], {})
+    axis = axis["data"][0]["dimensions"][0]
+    assert axis["values"].tolist() == list(range(25)), "2 comes before 10, text after numbers"
+    assert axis["tickvals"] == list(range(0, 25, 3)) and axis["ticktext"][:2] == ["1", "4"]
+
+
 def test_nothing_yet_is_said_so():
     nothing = figures.Cloud([dot(float("inf"), 1)])
     for drawn in (figures.plane(nothing), figures.parallel(nothing, [], {})):

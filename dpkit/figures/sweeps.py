@@ -16,6 +16,7 @@ from dpkit.plan import round_up
 from dpkit.words import say
 
 CONFIDENCE = 0.95
+_MOST_TICKS = 10
 PROMISE = ("data", "relation", "unit", "delta")
 """What an epsilon is worth depends on these."""
 SCALE = [[0.0, "#440154"], [0.25, "#3b528b"], [0.5, "#21918c"], [0.75, "#5ec962"], [1.0, "#fde725"]]
@@ -117,9 +118,7 @@ class Cloud:
         """The different values of a knob, in rising order, what has none last."""
         if name not in self._values:
             found = {point.knobs.get(name) for point in self.points}
-            self._values[name] = sorted(
-                found, key=lambda v: (v is None, isinstance(v, str), v if v is not None else 0)
-            )
+            self._values[name] = sorted(found, key=_order)
         return self._values[name]
 
     def where(self, name: str, value: Any) -> Cloud:
@@ -248,12 +247,18 @@ def _column(label: str, values: Sequence[Any]) -> Figure:
     """An axis of numbers, or of names in their order."""
     if all(isinstance(value, int | float) for value in values):
         return {"label": label, "values": np.array(values, dtype=float)}
-    names = sorted({_said(value) for value in values})
+    names = list(dict.fromkeys(_said(value) for value in sorted(set(values), key=_order)))
     place = {name: number for number, name in enumerate(names)}
+    few = range(0, len(names), -(-len(names) // _MOST_TICKS))
     return {
         "label": label, "values": np.array([place[_said(value)] for value in values], dtype=float),
-        "tickvals": list(range(len(names))), "ticktext": names,
+        "tickvals": list(few), "ticktext": [names[n] for n in few],
     }  # fmt: skip
+
+
+def _order(value: Any) -> tuple[bool, bool, Any]:
+    """Numbers first, then text, what is missing last."""
+    return value is None, isinstance(value, str), 0 if value is None else value
 
 
 def _axes(epsilon: np.ndarray) -> Figure:

@@ -16,7 +16,7 @@ from dpkit.sweeping import Record, Store, Sweep, export
 from dpkit.sweeping.composition import composed, total
 from dpkit.widgets.controls import Buttons, Choice, Code, Note, Progress, Slider, guarded
 from dpkit.widgets.explorer_stored import file_of, finished
-from dpkit.widgets.explorer_words import label, labels, text_of, unlike
+from dpkit.widgets.explorer_words import label, labels, named, text_of, unlike
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.told import retold
@@ -81,7 +81,7 @@ class Explorer(Lesson):
                 "epsilon": LivePlot(height=280, title=say("The selected run: ε spent")),
             },
             self.progress, self.promise, self.cost, self.code,
-            wide=("plane", "knobs"),
+            wide=("plane", "knobs", "compared"),
         )  # fmt: skip
         buttons.on_click(guarded(self.trouble)(self._clicked))
         self.plots["plane"].on_point(guarded(self.trouble)(self._chosen_dot))
@@ -236,7 +236,7 @@ class Explorer(Lesson):
         self.plots["plane"].show(drawn, cloud.in_words)
         parts = {say("all runs"): cloud}
         if by != NONE:
-            parts = {f"{label(by)} {text_of(v)}": cloud.where(by, v) for v in cloud.values(by)}
+            parts = {named(by, v): cloud.where(by, v) for v in cloud.values(by)}
         self.plots["compared"].show(figures.compared(parts), cloud.in_words)
         self.said.show(f"{self._words(cloud)} {unlike(cloud)}".strip())
         if (record := self.selected) is not None and self._shown != record.key:

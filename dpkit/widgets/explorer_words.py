@@ -30,6 +30,11 @@ def text_of(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
+def named(name: str, value: Any) -> str:
+    """A knob's value where it stands alone: a number needs the knob's name beside it."""
+    return value if isinstance(value, str) else f"{label(name)} {text_of(value)}"
+
+
 def unlike(cloud: Cloud) -> str:
     """What to know before runs are compared that promise different things; empty for one kind."""
     if not cloud.promises:
