@@ -25,7 +25,8 @@ def _script() -> str:
         return f"const {name} = (() => {{\n{text.replace('export default', 'return')}\n}})();"
 
     parts = [(_HERE / "page.js").read_text("utf-8")]
-    parts += [closed("CONTROLS", "controls.js"), closed("PLOT", "figure.js", "plot.js")]
+    parts += [closed("CONTROLS", "numbers.js", "controls.js")]
+    parts += [closed("PLOT", "figure.js", "drawing.js", "plot.js")]
     return "\n".join([*parts, (_HERE / "board.js").read_text("utf-8")])
 
 

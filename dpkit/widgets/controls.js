@@ -1,9 +1,6 @@
 // Native form elements for dpkit's control models: one renderer for each `part`.
 
-const FINE = [...steps(1, 2, 0.05), ...steps(2, 5, 0.1), ...steps(5, 10, 0.2)];
-const COARSE = [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9];
 const PLAIN = { type: "text", autocomplete: "off", spellcheck: "false" };
-const SPOKEN_MS = 5000; // a screen reader hears progress no more often than this
 
 function follow(model, names, act) {
   for (const name of names) model.on(`change:${name}`, act);
@@ -13,7 +10,7 @@ function follow(model, names, act) {
 function describe(model, el, target) {
   // help for the mouse (title) and for screen readers; a sentence of trouble under the control
   const help = h("span", { id: fresh(), class: "dpk-hidden" });
-  const trouble = h("p", { id: fresh(), class: "dpk-trouble", "aria-live": "polite" });
+  const trouble = h("p", { id: fresh(), class: "dpk-trouble", role: "alert" });
   el.append(help, trouble);
   follow(model, ["help", "problem"], () => {
     help.textContent = model.get("help");
@@ -24,59 +21,6 @@ function describe(model, el, target) {
   });
   for (const one of target) one.setAttribute("aria-describedby", `${help.id} ${trouble.id}`);
   return trouble;
-}
-
-// ---- numbers ------------------------------------------------------------------------------
-
-function steps(low, high, step) {
-  const count = Math.round((high - low) / step);
-  return Array.from({ length: count }, (_, i) => tidy(low + i * step));
-}
-
-function tidy(number) {
-  return Number(number.toPrecision(12));
-}
-
-function ladder(low, high, { log, integer, step }) {
-  // every place of the track is a different round number, so each arrow key changes the value
-  let rungs;
-  if (log) {
-    const decades = Math.log10(high / low);
-    const mantissas = decades > 3 ? COARSE : FINE;
-    rungs = [];
-    for (let p = Math.floor(Math.log10(low)) - 1; p <= Math.ceil(Math.log10(high)); p += 1) {
-      for (const m of mantissas) rungs.push(Number(`${m}e${p}`));
-    }
-  } else {
-    const by = step || (integer ? 1 : round((high - low) / 100));
-    const first = Math.ceil(low / by - 1e-9);
-    const count = Math.floor(high / by + 1e-9) - first + 1;
-    rungs = Array.from({ length: Math.max(count, 0) }, (_, i) => tidy((first + i) * by));
-  }
-  if (integer) rungs = rungs.map(Math.round);
-  rungs = [low, ...rungs.filter((r) => r > low && r < high), high];
-  return rungs.filter((r, i) => i === 0 || r !== rungs[i - 1]);
-}
-
-function round(size) {
-  const power = 10 ** Math.floor(Math.log10(size));
-  const mantissa = size / power;
-  return tidy(power * (mantissa < 1.5 ? 1 : mantissa < 3.5 ? 2 : mantissa < 7.5 ? 5 : 10));
-}
-
-function text(number) {
-  if (Number.isInteger(number) && Math.abs(number) < 1e7) return String(number);
-  const size = Math.abs(number);
-  if (size < 1e-3 || size >= 1e7) return number.toExponential().replace("e+", "e");
-  return String(tidy(number));
-}
-
-function nearest(rungs, value) {
-  let best = 0;
-  for (let i = 1; i < rungs.length; i += 1) {
-    if (Math.abs(rungs[i] - value) < Math.abs(rungs[best] - value)) best = i;
-  }
-  return best;
 }
 
 // ---- slider -------------------------------------------------------------------------------
@@ -269,15 +213,8 @@ function progress(model, el) {
   const label = h("label", { class: "dpk-label", for: id });
   const words = h("span", { class: "dpk-unit", "aria-hidden": "true" });
   const bar = h("progress", { class: "dpk-progress", id, max: 1 });
-  const spoken = h("span", { class: "dpk-hidden", "aria-live": "polite" });
-  el.append(h("div", { class: "dpk-row" }, label, words), bar, spoken);
-  let last = 0;
-  let timer;
-  const speak = () => {
-    timer = undefined;
-    last = performance.now();
-    spoken.textContent = words.textContent;
-  };
+  el.append(h("div", { class: "dpk-row" }, label, words), bar);
+  let shown = false;
   follow(model, ["value", "text", "label"], () => {
     const value = model.get("value");
     label.textContent = model.get("label");
@@ -285,24 +222,44 @@ function progress(model, el) {
     words.textContent = model.get("text") || (percent && worded(model, "done", { percent }));
     if (value === null) bar.removeAttribute("value");
     else bar.value = value;
-    timer ??= setTimeout(speak, Math.max(300, last + SPOKEN_MS - performance.now()));
+    bar.setAttribute("aria-valuetext", words.textContent);
+    if (shown) announce(model, words.textContent);
+    shown = true;
   });
-  return () => clearTimeout(timer);
+  return () => silence(model);
 }
 
 function note(model, el) {
-  const body = h("div", { class: "dpk-note", "aria-live": "polite" });
+  const body = h("div", { class: "dpk-note" });
   el.append(body);
+  let shown = false;
+  let [wide, tall] = [0, 0];
+  // room that words once took stays theirs, or the plots below would jump while a slider moves
+  const settle = () => {
+    body.style.minHeight = "";
+    if (body.clientWidth !== wide || !body.firstChild) tall = 0;
+    wide = body.clientWidth;
+    tall = Math.max(tall, body.offsetHeight);
+    if (model.get("kind") === "plain" && body.firstChild) body.style.minHeight = `${tall}px`;
+  };
   follow(model, ["text", "kind", "label"], () => {
     const [content, kind, label] = ["text", "kind", "label"].map((key) => model.get(key));
     body.className = `dpk-note dpk-note-${kind}`;
-    body.setAttribute("aria-live", kind === "error" ? "assertive" : "polite");
+    // an error interrupts; everything else waits until the controls have come to rest
+    if (kind === "error") body.setAttribute("role", "alert");
+    else body.removeAttribute("role");
     const lead = label || (kind === "plain" ? "" : worded(model, kind));
     const parts = content.split(/\n\s*\n/).filter(Boolean);
     const blocks = parts.map((part) => h("p", {}, ...inline(part)));
     if (lead && blocks.length) blocks[0].prepend(h("strong", { class: "dpk-lead" }, lead), " ");
     body.replaceChildren(...blocks);
+    settle();
+    if (shown && kind !== "error") announce(model, body.textContent);
+    shown = true;
   });
+  const sized = new ResizeObserver(() => body.clientWidth !== wide && settle());
+  sized.observe(body);
+  return () => (sized.disconnect(), silence(model));
 }
 
 function inline(block) {
@@ -319,11 +276,24 @@ function table(model, el) {
   const body = h("tbody");
   el.classList.add("dpk-table-part");
   el.append(h("table", { class: "dpk-table" }, title, head, body));
+  // what does not fit is scrolled to, by keyboard as well
+  const fit = () => {
+    const over = el.scrollWidth > el.clientWidth + 1;
+    const scrolled = { tabindex: 0, role: "region", "aria-label": model.get("label") };
+    for (const [name, value] of Object.entries(scrolled)) {
+      if (over) el.setAttribute(name, value);
+      else el.removeAttribute(name);
+    }
+  };
+  const sized = new ResizeObserver(fit);
+  sized.observe(el);
   follow(model, ["label", "columns", "rows"], () => {
     title.textContent = model.get("label");
     head.replaceChildren(h("tr", {}, ...model.get("columns").map((c) => h("th", { scope: "col" }, c))));
     body.replaceChildren(...model.get("rows").map((row) => h("tr", {}, ...row.map(cell))));
+    fit();
   });
+  return () => sized.disconnect();
 }
 
 function cell(content) {
@@ -335,7 +305,7 @@ function cell(content) {
 }
 
 function code(model, el) {
-  const text = h("pre", { class: "dpk-code", tabindex: 0 });
+  const text = h("pre", { class: "dpk-code", tabindex: 0, role: "region" });
   el.append(text);
   follow(model, ["text", "label"], () => {
     text.textContent = model.get("text");

@@ -65,7 +65,9 @@ function dressed(figure, look, width, height) {
     modebar: { remove: ["sendChartToCloud"] },
   };
   for (const key of ["xaxis", "yaxis", ...Object.keys(figure.layout)]) {
-    if (/^[xy]axis\d*$/.test(key)) under[key] = axis;
+    if (!/^[xy]axis\d*$/.test(key)) continue;
+    // pictures have no ticks, and a lone corner of a frame would be left
+    under[key] = figure.layout[key]?.showticklabels === false ? { ...axis, showline: false } : axis;
   }
   const ours = { width, height, autosize: false, showlegend: false };
   const layout = { ...merged(under, figure.layout), ...ours };
@@ -88,6 +90,105 @@ function lit(value, ink, key = "") {
   return Object.fromEntries(Object.entries(value).map(([k, item]) => [k, lit(item, ink, k)]));
 }
 
+// nothing to see and nothing said: axes alone
+function bare({ data, layout }) {
+  const some = (x) => (x?.length ?? 0) > 0;
+  const marks = (t) => ["x", "y", "z", "values", "dimensions", "labels"].some((key) => some(t[key]));
+  return !data.some(marks) && !some(layout.annotations) && !some(layout.images);
+}
+
+// ---- words that find no room: told by where they came to stand, broken into lines ----------
+
+const APART_PX = 6;
+
+function wrapped(text, share) {
+  const longest = Math.max(...text.trim().split("<br>").map((line) => plain(line).length));
+  const most = Math.max(6, Math.floor(longest * share) - 1);
+  const lead = text.match(/^ */)[0]; // keeps the words off the dot that they stand beside
+  const lines = [""];
+  for (const word of text.trim().split(/ |<br>/)) {
+    const line = lines.at(-1);
+    if (line && plain(line).length + 1 + plain(word).length > most) lines.push(word);
+    else lines[lines.length - 1] = line ? `${line} ${word}` : word;
+  }
+  return lines.map((line) => lead + line).join("<br>");
+}
+
+// the share of its width that it may have, for each note and title that sticks out or runs into another
+function crowded(plot) {
+  const rim = plot.getBoundingClientRect();
+  const rooms = {};
+  const notes = [...plot.querySelectorAll(".annotation")].map((el) => {
+    const box = el.getBoundingClientRect();
+    return { el, box, middle: (box.left + box.right) / 2 };
+  });
+  for (const { el, box, middle } of notes) {
+    const out = Math.max(box.right - rim.right, rim.left - box.left, 0);
+    let room = out > 1 ? box.width - out - APART_PX : Infinity;
+    for (const other of notes) {
+      const level = Math.min(box.bottom, other.box.bottom) - Math.max(box.top, other.box.top) > 2;
+      const apart = Math.abs(other.middle - middle);
+      const touch = (box.width + other.box.width) / 2 > apart - 2;
+      if (other.el !== el && level && touch && apart > 20) room = Math.min(room, apart - APART_PX);
+    }
+    if (room < box.width) rooms[el.dataset.index] = room / box.width;
+  }
+  for (const title of plot.querySelectorAll(".xtitle")) {
+    const box = title.getBoundingClientRect();
+    if (box.right > rim.right + 1 || box.left < rim.left - 1) rooms.xaxis = (rim.width - 70) / box.width;
+  }
+  return rooms;
+}
+
+function broken(layout, rooms) {
+  const out = { ...layout };
+  out.annotations = layout.annotations?.map((note, i) =>
+    rooms[i] ? { ...note, text: wrapped(note.text, rooms[i]) } : note);
+  const title = layout.xaxis?.title;
+  if (rooms.xaxis && title?.text) {
+    out.xaxis = { ...layout.xaxis, title: { ...title, text: wrapped(title.text, rooms.xaxis) } };
+  }
+  return out;
+}
+
+// ---- the numbers of a figure as rows, for readers of tables --------------------------------
+
+const MOST_ROWS = 400;
+
+function listed({ data, layout }) {
+  const head = (axis, other) => layout[axis]?.title?.text || other;
+  const rows = [];
+  const each = Math.ceil(data.reduce((sum, t) => sum + (t.x ?? t.y ?? []).length, 0) / MOST_ROWS);
+  for (const trace of data) {
+    if (trace.visible === false || trace.z || !(trace.x || trace.y)) continue;
+    const length = (trace.x ?? trace.y).length;
+    for (let i = 0; i < length; i += each) {
+      const [x, y] = [trace.x?.[i] ?? i, trace.y?.[i] ?? ""];
+      if (y !== null && x !== null) rows.push([trace.name ?? "", brief(x), brief(y)]);
+    }
+  }
+  const named = rows.some(([name]) => name);
+  const heads = ["", head("xaxis", "x"), head("yaxis", "y")].slice(named ? 0 : 1);
+  return { heads, rows: named ? rows : rows.map((row) => row.slice(1)) };
+}
+
+function brief(value) {
+  return typeof value === "number" ? String(Number(value.toPrecision(5))) : String(value);
+}
+
+function plain(markup) {
+  return String(markup).replace(/<br>/g, " ").replace(/<[^>]*>/g, "");
+}
+
+function tabled(figure, label) {
+  const { heads, rows } = listed(figure);
+  const th = (text) => h("th", { scope: "col" }, plain(text));
+  const line = (cells) => h("tr", {}, ...cells.map((cell) => h("td", {}, plain(cell))));
+  return h("div", { class: "dpk-numbers", tabindex: 0, role: "region", "aria-label": label },
+    h("table", { class: "dpk-table" }, h("thead", {}, h("tr", {}, ...heads.map(th))),
+      h("tbody", {}, ...rows.map(line))));
+}
+
 // ---- the legend: native toggles above the plot, which wrap and can be reached by keyboard ---
 
 const DASHES = { dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "10 4" };
@@ -108,12 +209,26 @@ function sign(trace, key) {
   const marker = one(trace.marker?.color);
   const mode = trace.mode ?? (trace.type === "scatter" || !trace.type ? "lines" : "");
   const colour = one(trace.line?.color) ?? marker ?? one(trace.fillcolor) ?? "currentColor";
-  const drawn = mode.includes("lines") ? "line" : mode.includes("markers") ? "dot" : "block";
+  const symbol = SWATCHES[one(trace.marker?.symbol)] ? trace.marker.symbol : "circle";
+  const drawn = mode.includes("lines") ? "line" : mode.includes("markers") ? symbol : "block";
   return { key, name: trace.name, colour, drawn, dash: DASHES[trace.line?.dash] ?? "" };
+}
+
+function filled(points) {
+  return `<polygon points="${points}" fill="currentColor"/>`;
 }
 
 const SWATCHES = {
   line: '<path d="M1 5h20" fill="none" stroke="currentColor" stroke-width="2"/>',
-  dot: '<circle cx="11" cy="5" r="4" fill="currentColor"/>',
+  circle: '<circle cx="11" cy="5" r="4" fill="currentColor"/>',
+  diamond: filled("11,0 15.5,5 11,10 6.5,5"),
+  square: filled("7.2,1.2 14.8,1.2 14.8,8.8 7.2,8.8"),
+  "triangle-up": filled("11,.5 15.8,9 6.2,9"),
+  cross: filled("9.5,.5 12.5,.5 12.5,3.5 15.5,3.5 15.5,6.5 12.5,6.5 12.5,9.5 9.5,9.5 9.5,6.5 6.5,6.5 6.5,3.5 9.5,3.5"),
+  x: '<path d="M7.5 1.5l7 7M14.5 1.5l-7 7" stroke="currentColor" stroke-width="2.8"/>',
+  star: filled("11,0 12.3,3.5 16,3.6 13.1,5.9 14.1,9.5 11,7.4 7.9,9.5 8.9,5.9 6,3.6 9.7,3.5"),
+  hexagon: filled("11,0 15.3,2.5 15.3,7.5 11,10 6.7,7.5 6.7,2.5"),
+  bowtie: filled("6,1 11,5 16,1 16,9 11,5 6,9"),
+  pentagon: filled("11,.3 15.8,3.8 14,9.4 8,9.4 6.2,3.8"),
   block: '<rect x="5" width="12" height="10" rx="2" fill="currentColor"/>',
 };

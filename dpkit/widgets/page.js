@@ -13,6 +13,42 @@ if (!globalThis[Symbol.for("dpkit.keys.1")]) {
   window.addEventListener("keydown", ours, true);
 }
 
+// One voice for the page: a screen reader hears what changed when it has come to rest, in a
+// stream now and then; the same words are never said twice in a row.
+const REST_MS = 700;
+const SPOKEN_MS = 10000;
+
+const VOICE = (globalThis[Symbol.for("dpkit.voice.1")] ??= {
+  waiting: new Map(), said: new Map(), last: 0, since: 0, timer: 0, region: null,
+});
+
+function announce(who, words) {
+  const now = performance.now();
+  if (!VOICE.waiting.size) VOICE.since = Math.max(now, VOICE.last);
+  VOICE.waiting.set(who, words);
+  clearTimeout(VOICE.timer);
+  const due = Math.min(now + REST_MS, Math.max(now, VOICE.since + SPOKEN_MS));
+  VOICE.timer = setTimeout(speak, due - now);
+}
+
+function speak() {
+  if (!VOICE.region?.isConnected) {
+    VOICE.region = h("div", { class: "dpk-hidden dpk-voice", "aria-live": "polite" });
+    document.body.append(VOICE.region);
+  }
+  const news = [...VOICE.waiting].filter(([who, words]) => words && VOICE.said.get(who) !== words);
+  for (const [who, words] of VOICE.waiting) VOICE.said.set(who, words);
+  VOICE.waiting.clear();
+  if (!news.length) return;
+  VOICE.last = performance.now();
+  VOICE.region.textContent = news.map(([, words]) => words).join(" ");
+}
+
+function silence(who) {
+  VOICE.waiting.delete(who);
+  VOICE.said.delete(who);
+}
+
 let made = 0;
 const fresh = () => `dpk-${Date.now().toString(36)}-${(made += 1)}`;
 

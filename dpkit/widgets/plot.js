@@ -1,9 +1,5 @@
 // Draws the figure that a LivePlot model holds, in the page's theme, never more than the latest.
 
-const PAGE = (globalThis[Symbol.for("dpkit.plots.2")] ??= {
-  plotly: {}, queue: [], frame: 0, timer: 0, rest: 0,
-});
-const STILL_MS = 300; // a plot that was not drawn for so long is not part of a stream
 const QUIET_MS = 400; // a page reports what it drew after a pause,
 const SILENT_MS = 5000; // or in the midst of a stream after this long
 const REACH_PX = 13; // so near a dot is taken hold of,
@@ -21,102 +17,16 @@ const ICONS = {
   zoom_in: `${LENS}<path d="M7 4.8v4.4M4.8 7h4.4"/>`,
   zoom_out: `${LENS}<path d="M4.8 7h4.4"/>`,
   reset: '<path d="M3 3v4h4M3.5 7A5 5 0 1 1 4 10.5"/>',
+  table: '<path d="M2 3h12v10H2zM2 6.5h12M2 9.8h12M6 3v10"/>',
   png: '<path d="M8 2v7M5 6.5L8 9.5l3-3M3 13h10"/>',
   svg: '<path d="M3 12C5 2 8 14 13 4"/><path d="M3 12h.01M13 4h.01" stroke-width="3"/>',
 };
-
-// ---- plotly.js: once for each page --------------------------------------------------------
-
-function once(key, make) {
-  PAGE.plotly[key] ??= make().catch((error) => {
-    delete PAGE.plotly[key];
-    throw error;
-  });
-  return PAGE.plotly[key];
-}
-
-function plotly(model) {
-  const id = model.get("bundle").replace("IPY_MODEL_", "");
-  return once(id, async () => {
-    const bundle = await arrived(model.widget_manager, id);
-    return once(bundle.get("version"), () => evaluated(bundle.get("gz")));
-  });
-}
-
-async function evaluated(gz) {
-  const inflated = new Blob([gz]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const code = await new Response(inflated).text();
-  // shadow AMD and CommonJS, and leave a Plotly that the page already has in its place
-  const slot = "__dpkit_plotly_slot";
-  const before = "(function(){var module={exports:{}},exports=module.exports,define;";
-  const after = `\n;window.${slot}=module.exports;})();`;
-  const had = window.Plotly;
-  const url = URL.createObjectURL(new Blob([before, code, after], { type: "text/javascript" }));
-  try {
-    await new Promise((done, failed) => {
-      const script = document.createElement("script");
-      script.onload = done;
-      script.onerror = () => failed(new Error("the page refused to run plotly.js"));
-      script.src = url;
-      document.head.append(script);
-      script.remove();
-    });
-  } finally {
-    URL.revokeObjectURL(url);
-  }
-  const library = window[slot];
-  delete window[slot];
-  if (had === undefined) delete window.Plotly;
-  else window.Plotly = had;
-  if (!library?.react) throw new Error("plotly.js did not load");
-  return library;
-}
-
-// ---- one queue of plots to draw for the whole page ----------------------------------------
-
-function ask(view) {
-  if (!view.waiting) {
-    view.waiting = true;
-    PAGE.queue.push(view);
-  }
-  PAGE.frame ||= requestAnimationFrame(frame);
-}
-
-function frame() {
-  PAGE.frame = 0;
-  const start = performance.now();
-  const view = next();
-  if (!view) return;
-  // a stream may use half of the time; what was still for a while is drawn at once
-  if (start < PAGE.rest && start - view.last < STILL_MS) {
-    PAGE.queue.push(view);
-    PAGE.timer ||= setTimeout(() => {
-      PAGE.timer = 0;
-      PAGE.frame ||= requestAnimationFrame(frame);
-    }, PAGE.rest - start);
-    return;
-  }
-  view.waiting = false;
-  view.draw();
-  view.last = performance.now();
-  PAGE.rest = view.last + (view.last - start);
-  if (PAGE.queue.length) PAGE.frame ||= requestAnimationFrame(frame);
-}
-
-// the plot that was drawn least recently: what a person turns comes before what streams
-function next() {
-  let best = 0;
-  PAGE.queue.forEach((view, i) => {
-    if (view.last < PAGE.queue[best].last) best = i;
-  });
-  return PAGE.queue.splice(best, 1)[0];
-}
 
 // ---- one view -----------------------------------------------------------------------------
 
 function button(name, label, act) {
   const named = { title: label, "aria-label": label };
-  const made = h("button", { type: "button", class: "dpk-tool", ...named });
+  const made = h("button", { type: "button", class: "dpk-tool", "data-tool": name, ...named });
   made.innerHTML = `<svg viewBox="0 0 16 16" aria-hidden="true">${ICONS[name]}</svg>`;
   made.addEventListener("click", act);
   return made;
@@ -131,12 +41,15 @@ class View {
     this.heading = h("div", { class: "dpk-plot-title" });
     this.tools = h("div", { class: "dpk-tools", role: "group" },
       tool("zoom_in", () => this.zoom(0.5)), tool("zoom_out", () => this.zoom(2)),
-      tool("reset", () => this.zoom(0)),
+      tool("reset", () => this.zoom(0)), tool("table", () => this.tabulate()),
       tool("png", () => this.save("png")), tool("svg", () => this.save("svg")));
+    this.walk = h("input", { class: "dpk-track dpk-walk", type: "range", min: 0, hidden: "hidden" });
+    this.walk.addEventListener("input", () => this.step());
     this.legend = h("div", { class: "dpk-legend", role: "group", "aria-label": word("legend") });
     this.plot = h("div", { class: "dpk-figure", role: "img", "aria-label": word("drawing") });
     this.note = h("div", { class: "dpk-wait" }, word("drawing"));
-    this.canvas = h("div", { class: "dpk-canvas" }, this.note, this.legend, this.plot);
+    this.canvas = h("div", { class: "dpk-canvas" }, this.note, this.legend, this.plot, this.walk);
+    this.switch = this.tools.querySelector('[data-tool="table"]');
     el.classList.add("dpk", "dpk-plot");
     el.replaceChildren(
       h("div", { class: "dpk-plot-head" }, this.heading, this.tools), this.canvas);
@@ -187,6 +100,27 @@ class View {
     return found;
   }
 
+  // dots that a click chooses are walked with arrow keys from left to right
+  path() {
+    const trace = this.figure.data.find(({ meta }) => meta === "choices");
+    const places = trace ? Array.from(trace.x, (_, place) => place) : [];
+    this.order = places.sort((a, b) => trace.x[a] - trace.x[b] || trace.y[a] - trace.y[b]);
+    this.walk.hidden = places.length < 2;
+    this.walk.max = places.length - 1;
+    if (this.revision < 0) this.walk.value = 0;
+    this.walk.setAttribute("aria-label", this.model.get("title"));
+  }
+
+  step() {
+    const place = this.order[this.walk.valueAsNumber];
+    const trace = this.figure.data.find(({ meta }) => meta === "choices");
+    const { xaxis, yaxis } = this.figure.layout;
+    const say = (axis, value) => `${plain(axis?.title?.text ?? "")} ${brief(value)}`;
+    const words = `${say(xaxis, trace.x[place])}, ${say(yaxis, trace.y[place])}`;
+    this.walk.setAttribute("aria-valuetext", words);
+    this.model.send({ chosen: place });
+  }
+
   drag(event, last) {
     const now = performance.now();
     if (!last && now - (this.sent ?? 0) < DRAG_MS) return;
@@ -219,6 +153,22 @@ class View {
     this.canvas.style.height = `${this.model.get("height")}px`;
   }
 
+  hidden() {
+    const { top, bottom } = this.el.getBoundingClientRect();
+    return Number(bottom < 0 || top > window.innerHeight);
+  }
+
+  // the numbers in place of the picture, as they are now
+  tabulate() {
+    const open = this.numbers === undefined && Boolean(this.figure);
+    this.numbers?.remove();
+    this.numbers = undefined;
+    this.switch.setAttribute("aria-pressed", open);
+    if (!open) return;
+    this.numbers = tabled(this.figure, this.model.get("title"));
+    this.canvas.append(this.numbers);
+  }
+
   async start() {
     try {
       this.library = await plotly(this.model);
@@ -230,12 +180,21 @@ class View {
 
   draw() {
     this.width = this.canvas.clientWidth;
-    if (!this.library || this.gone || !this.width) return;
+    if (!this.library || this.gone) return;
+    if (!this.width) {
+      // a change of JupyterLab's theme hides all for a moment that the observer may not see
+      this.again = setTimeout(() => this.canvas.clientWidth && ask(this), 500);
+      return;
+    }
     const state = this.model.get("_state");
     if (state.revision !== this.revision) {
       this.figure = { data: revived(state.data), layout: revived(state.layout) };
     }
     try {
+      if (state.revision !== this.revision) {
+        this.path();
+        if (this.numbers) [1, 2].forEach(() => this.tabulate());
+      }
       const look = theme(this.el);
       this.explain(look);
       const height = this.model.get("height") - this.legend.offsetHeight;
@@ -243,11 +202,18 @@ class View {
       const asked = merged(this.figure.layout, { ...this.held, uirevision });
       const figure = { data: this.shown(), layout: asked };
       const { data, layout } = dressed(figure, look, this.width, height);
-      this.library.react(this.plot, data, layout, CONFIG).then(
-        () => this.finished(state), (error) => this.failed(error));
+      this.fitted(data, layout).then(
+        () => this.finished(state, look), (error) => this.failed(error));
     } catch (error) {
       this.failed(error);
     }
+  }
+
+  async fitted(data, layout) {
+    await this.library.react(this.plot, data, layout, CONFIG);
+    const rooms = crowded(this.plot);
+    if (!Object.keys(rooms).length) return;
+    await this.library.react(this.plot, data, broken(layout, rooms), CONFIG);
   }
 
   explain(look) {
@@ -278,15 +244,18 @@ class View {
     return this.figure.data.map((t) => (hidden(t) ? { ...t, visible: false } : t));
   }
 
-  finished(state) {
+  finished(state, look) {
     if (this.gone) return;
     const arrived = this.revision < 0;
     this.revision = state.revision;
-    this.note.hidden = true;
+    this.note.hidden = !bare(this.figure);
+    this.note.className = "dpk-wait";
+    this.note.removeAttribute("role");
+    this.note.textContent = state.summary;
     this.error = "";
     const said = [this.model.get("title"), state.summary].filter(Boolean).join(": ");
     this.plot.setAttribute("aria-label", said || worded(this.model, "plot"));
-    this.el.dataset.drawn = state.revision;
+    Object.assign(this.el.dataset, { drawn: state.revision, ink: look.ink, width: this.width });
     clearTimeout(this.later);
     if (arrived) this.report(true);
     else if (performance.now() - this.reported > SILENT_MS) this.report(false);
@@ -347,6 +316,7 @@ class View {
   remove() {
     this.gone = true;
     clearTimeout(this.later);
+    clearTimeout(this.again);
     PAGE.queue = PAGE.queue.filter((view) => view !== this);
     this.sized.disconnect();
     this.themed.disconnect();

@@ -353,8 +353,8 @@ class Notebook:
             error.add_note(line)
 
     def shot(self, name: str) -> Path | None:
-        """A picture in the folder that SHOTS names, to be looked at; none without it."""
-        folder = os.environ.get("SHOTS")
+        """A picture in the folder that DPKIT_SHOTS names, to be looked at; none without it."""
+        folder = os.environ.get("DPKIT_SHOTS")
         if not folder:
             return None
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import summary
+from layout import axe
 
 pytestmark = pytest.mark.browser
 
@@ -400,9 +401,6 @@ def test_a_stream_leaves_memory_flat(lab, browser):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_no_violation(lab, browser, theme):
-    script = os.environ.get("AXE")
-    if not script:
-        pytest.skip("AXE names no axe.min.js")
     lab.use_theme(theme)
     try:
         with lab.open(browser, [START, ALL], scheme=theme) as notebook:
@@ -410,7 +408,7 @@ def test_axe_finds_no_violation(lab, browser, theme):
             notebook.page.wait_for_function(DRAWN, arg=1)
             notebook.kernel("clip.problem = 'Too large for this plan.'; heard.show('x', 'error')")
             notebook.page.wait_for_selector(".dpk-note-error")
-            notebook.page.evaluate(Path(script).read_text())
+            notebook.page.evaluate(axe())
             found = notebook.page.evaluate(
                 """async () => {
                     const where = {include: [['.dpk']]}, what = {resultTypes: ['violations']};
