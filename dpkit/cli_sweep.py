@@ -12,6 +12,39 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+EXAMPLE = """\
+# dpkit sweep this.toml: every combination of the lists, with every seed, in one store
+data = "digits"
+model = "mlp"
+seeds = [0, 1, 2]
+store = "sweep.sqlite"
+
+[settings]        # as the playground writes them
+epochs = 5
+rate = 0.5
+
+[grid]            # a list each; "epsilon" asks for noise that is calibrated to a price
+noise = [0.8, 1.1, 2.0, 4.0]
+clip = [0.3, 1.0, 3.0]
+
+# To compare methods, add a table for each; it has settings of its own, a list is turned as well:
+# [[methods]]
+# name = "plain"
+# [[methods]]
+# name = "less noise towards the end"
+# noise = { type = "TimeDecay", start = 3.0, decay = 0.05 }
+# [[methods]]
+# name = "half of the weights frozen"
+# frozen = 0.5
+# [[methods]]
+# name = "top-k"
+# kept = [100, 400]
+# [[methods]]
+# name = "private activations"
+# model = "released"
+# method = { type = "NeuralDP", labels = { type = "RandomisedResponse", epsilon = 1.0, k = 10 } }
+"""
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
@@ -34,14 +67,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Make the runs; exit code 1 if some had to be set aside."""
-    from dpkit.sweeping import Store, sweep
-    from dpkit.sweeping.asked import EXAMPLE, read
-
     if given.example:
         print(EXAMPLE, end="")
         return 0
     if given.file is None:
         raise ValueError("Give a sweep file, or --example to see one.")
+    from dpkit.sweeping import Store, sweep
+    from dpkit.sweeping.asked import read
 
     asked = read(given.file)
     workers = given.workers if given.workers is not None else asked.workers

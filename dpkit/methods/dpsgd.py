@@ -170,7 +170,7 @@ class DPSGDStepper:
             if self._ranks.first:  # before the sum is shared
                 noisy = release.mechanism.draw(noisy, bound, generator)
             self._ranks.sum_(noisy)
-            noisy = self._denoised(noisy, release, bound)
+            noisy = self.denoised(noisy, release, bound)
             size, rate = at(self.expected_batch, step), at(self.method.learning_rate, step)
             self._updater.move(noisy, size, rate)
         looks = torch.stack([clipped.losses, clipped.norms]).double()
@@ -195,7 +195,7 @@ class DPSGDStepper:
         views = augmentation.drawn(batch[0].device)
         return self.engine.transformed_sum(*batch, _unchanged, bound, views, self._support)
 
-    def _denoised(self, noisy: torch.Tensor, release: Release, bound: float) -> torch.Tensor:
+    def denoised(self, noisy: torch.Tensor, release: Release, bound: float) -> torch.Tensor:
         """The noisy sum as the update takes it: post-processing."""
         return noisy
 

@@ -83,7 +83,7 @@ class TopAggStepper(DPSGDStepper):
         keep = partial(kept, top_k=self.method.top_k, vote=vote)
         return self.engine.transformed_sum(*batch, keep, bound, views)
 
-    def _denoised(self, noisy: torch.Tensor, release: Release, bound: float) -> torch.Tensor:
+    def denoised(self, noisy: torch.Tensor, release: Release, bound: float) -> torch.Tensor:
         """The noisy sum without the coordinates that are hardly more than noise."""
         assert isinstance(release.mechanism, Gaussian)
         level = self.method.threshold * release.mechanism.noise_multiplier * bound

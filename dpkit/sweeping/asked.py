@@ -24,38 +24,6 @@ if TYPE_CHECKING:
 
     from dpkit.datasets import Dataset
 
-EXAMPLE = """\
-# dpkit sweep this.toml: every combination of the lists, with every seed, in one store
-data = "digits"
-model = "mlp"
-seeds = [0, 1, 2]
-store = "sweep.sqlite"
-
-[settings]        # as the playground writes them
-epochs = 5
-rate = 0.5
-
-[grid]            # a list each; "epsilon" asks for noise that is calibrated to a price
-noise = [0.8, 1.1, 2.0, 4.0]
-clip = [0.3, 1.0, 3.0]
-
-# To compare methods, add a table for each; it has settings of its own, a list is turned as well:
-# [[methods]]
-# name = "plain"
-# [[methods]]
-# name = "less noise towards the end"
-# noise = { type = "TimeDecay", start = 3.0, decay = 0.05 }
-# [[methods]]
-# name = "half of the weights frozen"
-# frozen = 0.5
-# [[methods]]
-# name = "top-k"
-# kept = [100, 400]
-# [[methods]]
-# name = "private activations"
-# model = "released"
-# method = { type = "NeuralDP", labels = { type = "RandomisedResponse", epsilon = 1.0, k = 10 } }
-"""
 _KINDS = {
     "data": str, "model": str, "relation": str, "seeds": list, "store": str, "workers": int,
     "settings": dict, "grid": dict, "methods": list,

@@ -181,7 +181,7 @@ def _(stack):
 
 @mutant("noise on the kept coordinates alone", "a sparse gradient gets sparse noise", "ab", True)
 def _(stack):
-    summed, thinned = TopAggStepper._clipped, TopAggStepper._denoised
+    summed, thinned = TopAggStepper._clipped, TopAggStepper.denoised
 
     def clipped(self, batch, bound):
         found = summed(self, batch, bound)
@@ -192,7 +192,7 @@ def _(stack):
         return thinned(self, noisy.mul_(self.kept_by_somebody), release, bound)
 
     put(stack, TopAggStepper, "_clipped", clipped)
-    put(stack, TopAggStepper, "_denoised", denoised)
+    put(stack, TopAggStepper, "denoised", denoised)
 
 
 @mutant("scaled by what was kept", "the mean norm of top-k gradients, which nobody paid for", "a")
