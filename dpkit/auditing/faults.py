@@ -122,7 +122,7 @@ def _clip_the_mean(stepper: DPSGDStepper) -> None:
     honest = stepper.engine.clipped_sum
 
     def clipped_sum(inputs: Any, targets: Any, bound: float, *mask: Any) -> Any:
-        found = honest(inputs, targets, 1e9)
+        found = honest(inputs, targets, 1e9, *mask)
         mean = found.total / max(len(inputs), 1)
         scale = min(1.0, bound / max(float(mean.norm()), 1e-30))
         return replace(found, total=mean * scale * max(len(inputs), 1))
@@ -136,7 +136,7 @@ def _clip_each_number(stepper: DPSGDStepper) -> None:
     def clipped_sum(inputs: Any, targets: Any, bound: float, *mask: Any) -> Any:
         engine = stepper.engine
         clamp = lambda rows: rows.clamp(-bound, bound)  # noqa: E731
-        return engine.transformed_sum(inputs, targets, clamp, 1e9)
+        return engine.transformed_sum(inputs, targets, clamp, 1e9, None, *mask)
 
     stepper.engine.clipped_sum = clipped_sum  # type: ignore[method-assign, assignment]
 

@@ -84,12 +84,11 @@ class ConvKernel(Kernel):
         return rows.view(kh, batch, out, kw, -1)
 
     def _gathered(self, rows: Tensor, part: Part) -> list[Gathered]:
-        """What the support holds of each kernel row, with its places in the parameter."""
-        assert self.weight is not None
+        """What the support holds of each kernel row, and where in the part it belongs."""
         places = part.by_kernel_row(len(rows), rows.shape[3], self.module.out_channels)
         return [
-            (self.weight, row.flatten(1).index_select(1, there), index)
-            for row, (there, index) in zip(rows, places, strict=True)
+            (part.span, row.flatten(1).index_select(1, there), where)
+            for row, (there, where) in zip(rows, places, strict=True)
         ]
 
     def _columns(self, lines: Tensor, wide: int) -> Tensor:

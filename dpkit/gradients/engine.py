@@ -39,8 +39,9 @@ Transform = Callable[[Tensor], Tensor]
 class Clipped:
     """A sum of clipped gradients, and what it was made of (which is not private).
 
-    *Shapes*: total (D,), norms (B,) before clipping, losses (B,); `skipped` counts the records
-    whose loss or gradient was not finite, which contribute nothing.
+    *Shapes*: total (D,), or (k,) on a `Support` of k coordinates; norms (B,) before clipping,
+    losses (B,). `skipped` counts the records whose loss or gradient was not finite, which
+    contribute nothing.
     """
 
     total: Tensor
@@ -137,19 +138,19 @@ class Engine:
         """The sum over a batch of per-example gradients, each scaled to norm at most C.
 
         `mask` is the support, which acts before the clip: a flat vector (D,) of zeros and ones, or
-        a `Support`, whose `index` alone is to be read from the total.
+        a `Support`, whose values alone are summed.
 
         *Shapes*: inputs (B, ...), targets (B, ...).
         """
         self._prepare(inputs, targets, max_grad_norm)
         support = as_support(mask, self.size)
-        total = torch.empty_like(self.parameters)
+        total = self.parameters.new_empty(self.size if support is None else len(support.index))
         parts: list[_Part] = []
         for x, y, count in self._chunks(inputs, targets):
             works, losses = self._source.works(x, y, support)
             parts.append(self._add(total, works, losses, max_grad_norm, not parts, count))
             del works  # before the next microbatch's are made beside them
-        return self._gathered(total, parts, mask)
+        return self._gathered(total, parts, support if isinstance(mask, Tensor) else None)
 
     @torch.no_grad()
     def transformed_sum(
@@ -169,7 +170,7 @@ class Engine:
         """
         self._prepare(inputs, targets, max_grad_norm)
         support = as_support(mask, self.size)
-        total = torch.empty_like(self.parameters)
+        total = self.parameters.new_empty(self.size if support is None else len(support.index))
         parts: list[_Part] = []
         most = max(1, self._rows_at_once() // (views.count if views else 1))
         for x, y, count in self._chunks(inputs, targets, most):
@@ -185,7 +186,7 @@ class Engine:
             works = split_rows(rows, self._source.blocks, support)
             losses = torch.where(good, losses, math.nan)
             parts.append(self._add(total, works, losses, max_grad_norm, not parts, count))
-        return self._gathered(total, parts, mask)
+        return self._gathered(total, parts, support if isinstance(mask, Tensor) else None)
 
     @torch.no_grad()
     def evaluate(
@@ -214,7 +215,7 @@ class Engine:
         count: int,
     ) -> _Part:
         """Clip one microbatch's gradients and add the first `count` to the total, or make it."""
-        if fresh and sum(work.size for work in works if work is not None) < self.size:
+        if fresh and sum(work.size for work in works if work is not None) < len(total):
             total.zero_()  # the loss does not reach every parameter
             fresh = False
         squares = stacked_squares(works, losses)
@@ -241,14 +242,13 @@ class Engine:
         seen, labels = self._laid_out(views.of(x)), y.repeat_interleave(views.count, 0)
         return means(self._source.examples, seen, labels, views.count, self._rows_at_once())
 
-    def _gathered(
-        self, total: Tensor, parts: list[_Part], mask: Tensor | Support | None
-    ) -> Clipped:
-        if isinstance(mask, Tensor) and parts:
-            total *= mask
+    def _gathered(self, total: Tensor, parts: list[_Part], spread: Support | None) -> Clipped:
         if not parts:
             nothing = total.new_zeros(0)
-            return Clipped(total.zero_(), nothing, nothing, 0)
+            parts = [_Part(nothing, nothing, 0)]
+            total.zero_()
+        if spread is not None:
+            total = spread.spread(total)
         if len(parts) == 1:
             return Clipped(total, parts[0].norms, parts[0].losses, parts[0].skipped)
         return Clipped(

@@ -20,19 +20,21 @@ LONG = 8192
 Piece = tuple[slice, Tensor]
 """A place in the flat vector, and the per-example gradients (B, n) that belong there."""
 
-
 Gathered = tuple[slice, Tensor, Tensor | None]
-"""A piece (B, k) of some of its place's coordinates, and which; None for all of them."""
+"""A place in the total, a piece (B, k), and where in the place it belongs; None: all in order."""
 
 
 class Work(ABC):
-    """The gradients of one layer for one microbatch, in a form that can be weighted and summed."""
+    """The gradients of one layer for one microbatch, in a form that can be weighted and summed.
+
+    The total is the flat vector (D,), or with a support its values (k,) alone.
+    """
 
     squares: Tensor
     """The squared gradient norm of each record, (B,)."""
 
     size: int
-    """How many coordinates `add` overwrites if it is to: all that it does not only add to."""
+    """How many coordinates of the total are this layer's."""
 
     elements: int = 0
     """How many values of per-example gradients are held."""
@@ -53,7 +55,7 @@ class Work(ABC):
 
 
 class Rows(Work):
-    """Per-example gradients held as they are, or of the support alone where that is small."""
+    """Per-example gradients held as they are, of the support alone where there is one."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class Rows(Work):
         self.pieces = [*(every if mask is None else _kept(pieces, mask)), *gathered]
         self.squares = row_squares(part[1] for part in self.pieces) if squares is None else squares
         self.elements = sum(rows.numel() for _, rows, _ in self.pieces)
-        self.size = sum(rows.shape[1] for _, rows, index in self.pieces if index is None)
+        self.size = sum(rows.shape[1] for _, rows, _ in self.pieces)
 
     def silence(self, good: Tensor) -> None:
         """Zero the rows of bad records."""
@@ -81,6 +83,8 @@ class Rows(Work):
         for place, rows, index in self.pieces:
             if index is None:
                 total[place].addmv_(rows.t(), factors, beta=int(not fresh))
+            elif fresh:
+                total[place].index_copy_(0, index, torch.mv(rows.t(), factors))
             else:
                 total[place].index_add_(0, index, torch.mv(rows.t(), factors))
 
@@ -118,17 +122,12 @@ class Kernel(ABC):
 
 
 def _kept(pieces: Sequence[Piece], mask: Support) -> list[Gathered]:
-    """Pieces on the support: gathered where it is small, with zeros off it elsewhere."""
-    found: list[Gathered] = []
-    for place, rows in pieces:
-        part = mask.part(place)
-        if part.full:
-            found.append((place, rows, None))
-        elif part.sparse:
-            found.append((place, rows.index_select(1, part.index), part.index))
-        else:
-            found.append((place, rows * part.ones(rows), None))
-    return found
+    """What the support holds of each piece, in its order."""
+    parts = [(mask.part(place), rows) for place, rows in pieces]
+    return [
+        (part.span, rows if part.full else rows.index_select(1, part.index), None)
+        for part, rows in parts
+    ]
 
 
 def row_squares(pieces: Iterable[Tensor]) -> Tensor:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpkit.gradients.kernel import Kept, Kernel, Piece, Rows, Work, zeroed
-from dpkit.gradients.support import Support
+from dpkit.gradients.kernel import Gathered, Kept, Kernel, Piece, Rows, Work, zeroed
+from dpkit.gradients.support import Part, Support
 
 FLOOR = 1e-30
 """What a square is at least: zero may be a product that has underflown."""
+
+FEW = 256
+"""Up to so many weights the gradients of each record are formed on them one by one."""
+
+LANES, VECTOR = 64, 16
+"""Records that are summed side by side, so that their squares stay in a core's own cache; numbers
+of which a whole number of registers is full.
+"""
 
 
 class LinearKernel(Kernel):
@@ -35,13 +46,16 @@ class LinearKernel(Kernel):
 
     def work(self, kept: Kept, grad: Tensor, mask: Support | None) -> Work:
         """Two factors where each record has one position, per-example products otherwise."""
-        if grad.ndim == 2:
-            if mask is None:
-                return Outer(self, kept[0], grad)
-            part = None if self.weight is None else mask.part(self.weight)
-            few = part is not None and part.has_products(grad.shape[1], grad)
-            return (SparseOuter if few else MaskedOuter)(self, kept[0], grad, mask)
-        return Rows(self.examples(kept, grad), mask)
+        if grad.ndim > 2:
+            return Rows(self.examples(kept, grad), mask)
+        if mask is None:
+            return Outer(self.weight, self.bias, kept[0], grad)
+        weight, bias = (None if p is None else mask.part(p) for p in (self.weight, self.bias))
+        if all(part is None or part.full for part in (weight, bias)):
+            return Outer(_span(weight), _span(bias), kept[0], grad)
+        if weight is not None and len(weight.index) <= FEW:
+            return Rows((), gathered=_picked(weight, bias, kept[0], grad))
+        return MaskedOuter(weight, bias, kept[0], grad)
 
 
 class Outer(Work):
@@ -50,10 +64,12 @@ class Outer(Work):
     |g a^T|^2 = |g|^2 |a|^2 (Goodfellow 2015), and their weighted sum is (factors g)^T a.
     """
 
-    def __init__(self, kernel: LinearKernel, inputs: Tensor, grad: Tensor) -> None:
-        """Keep the two factors and take the norms of their products."""
-        self.weight, self.bias, self.size = kernel.weight, kernel.bias, kernel.size
-        self.inputs, self.grad = inputs, grad
+    def __init__(
+        self, weight: slice | None, bias: slice | None, inputs: Tensor, grad: Tensor
+    ) -> None:
+        """Keep the two factors and take the norms of their products; the places in the total."""
+        self.weight, self.bias, self.inputs, self.grad = weight, bias, inputs, grad
+        self.size = sum(place.stop - place.start for place in (weight, bias) if place is not None)
         self.squares = self._squares()
 
     def _squares(self) -> Tensor:
@@ -85,67 +101,77 @@ class Outer(Work):
 
 
 class MaskedOuter(Outer):
-    """The same on a support M: |M * (g a^T)|^2 = (g^2)^T M a^2, one more product of matrices.
+    """The same on a support M: |M * (g a^T)|^2 = (g^2)^T M a^2, and those of the sums in M.
 
-    What others than the support would get is left for the caller to drop.
+    Squares of the narrower factor and the products that meet it have a floor, so that one that
+    has underflown, times a huge one, does not read as zero.
     """
 
-    def __init__(self, kernel: LinearKernel, inputs: Tensor, grad: Tensor, mask: Support) -> None:
+    def __init__(
+        self, weight: Part | None, bias: Part | None, inputs: Tensor, grad: Tensor
+    ) -> None:
         """See what the layer has in the support."""
-        self._part = None if kernel.weight is None else mask.part(kernel.weight)
-        self._biases = None if kernel.bias is None else mask.part(kernel.bias)
-        super().__init__(kernel, inputs, grad)
+        self._weights = None if weight is None or weight.empty else weight
+        self._biases = None if bias is None or bias.empty else bias
+        super().__init__(_span(self._weights), _span(self._biases), inputs, grad)
 
     def _squares(self) -> Tensor:
-        # The floors keep a product of an underflown and a huge factor from reading as zero.
+        weights, biases, outputs = self._weights, self._biases, self.grad.shape[1]
+        if weights is not None and weights.is_few(outputs, self.grad):
+            return self._summed(*weights.by_row(outputs, biases))
         g2 = self.grad.square().clamp_min_(FLOOR)
         square = g2.new_zeros(len(g2))
-        if self._part is not None and not self._part.empty:
-            a2 = self.inputs.square().clamp_min_(FLOOR)
-            ones = self._part.ones(g2).view(g2.shape[1], -1)
+        if weights is not None:
+            a2, ones = self.inputs.square(), weights.ones(g2).view(outputs, -1)
             if len(ones) <= ones.shape[1]:  # meet on the narrower side
-                square = torch.linalg.vecdot(torch.mm(a2, ones.t()), g2)
+                square = torch.linalg.vecdot(torch.mm(a2, ones.t()).clamp_min_(FLOOR), g2)
             else:
-                square = torch.linalg.vecdot(torch.mm(g2, ones), a2)
+                products = torch.mm(g2, ones).clamp_min_(FLOOR)
+                square = torch.linalg.vecdot(products, a2.clamp_min_(FLOOR))
+        return square if biases is None else square.addmv_(g2, biases.ones(g2))
+
+    def _summed(self, columns: Tensor, starts: Tensor) -> Tensor:
+        """M a^2 as sums over few columns of M, some records at a time, each in a lane of its own.
+
+        The gradient is not squared alone, so that its square cannot underflow.
+        """
+        width = min(LANES, math.ceil(len(self.grad) / VECTOR) * VECTOR)
+        a2 = self.grad.new_ones(self.inputs.shape[1] + 1, width)  # the last is what a bias sees
+        g, found = self.grad.new_ones(self.grad.shape[1], width), []
+        for some in zip(self.inputs.split(width), self.grad.split(width), strict=True):
+            _turn(some[0], a2)
+            _turn(some[1], g)
+            sums, *_ = torch.embedding_bag(a2.square_(), columns, starts, include_last_offset=True)
+            found.append(sums.clamp_min_(FLOOR).mul_(g).mul_(g).sum(0))
+        return torch.cat(found)[: len(self.grad)]
+
+    def add(self, total: Tensor, factors: Tensor, fresh: bool = False) -> None:
+        """Add what the support has of (factors g)^T a."""
         if self._biases is not None:
-            square = square + torch.mv(g2, self._biases.ones(g2))
-        return square
+            self._biases.put(torch.mv(self.grad.t(), factors), total, fresh)
+        if self._weights is not None:
+            whole = total.new_empty(self._weights.size)
+            self._add_products(whole, factors, fresh=True)
+            self._weights.put(whole, total, fresh)
 
 
-class SparseOuter(MaskedOuter):
-    """The same where few weights are left: all products are over those alone.
+def _picked(weight: Part, bias: Part | None, inputs: Tensor, grad: Tensor) -> list[Gathered]:
+    """Per-example gradients g a^T at a few places."""
+    outputs, columns = weight.coordinates(inputs.shape[1])
+    rows = grad.index_select(1, outputs).mul_(inputs.index_select(1, columns))
+    found: list[Gathered] = [(weight.span, rows, None)]
+    if bias is not None and not bias.empty:
+        found.append((bias.span, grad.index_select(1, bias.index), None))
+    return found
 
-    Sparse matrices want the records in columns, so both factors are turned over once.
-    """
 
-    def __init__(self, kernel: LinearKernel, inputs: Tensor, grad: Tensor, mask: Support) -> None:
-        """Turn the factors over."""
-        self._turn(inputs, grad)
-        super().__init__(kernel, inputs, grad, mask)
-        assert self._part is not None
-        self._few = self._part
-        self.size -= self._few.size
+def _span(part: Part | None) -> slice | None:
+    return None if part is None else part.span
 
-    def _turn(self, inputs: Tensor, grad: Tensor) -> None:
-        self._a, self._g = inputs.t().contiguous(), grad.t().contiguous()
 
-    def silence(self, good: Tensor) -> None:
-        """Zero both factors, turned over or not."""
-        super().silence(good)
-        self._turn(self.inputs, self.grad)
-
-    def _squares(self) -> Tensor:
-        assert self._part is not None
-        g2, a2 = (rows.square().clamp_min_(FLOOR) for rows in (self._g, self._a))
-        products = self._part.matrix(len(g2), g2) @ a2
-        if self._biases is not None:
-            products += self._biases.ones(g2)[:, None]  # a bias sees an input of one
-        return products.mul_(g2).sum(0)
-
-    def _add_products(self, into: Tensor, factors: Tensor, fresh: bool) -> None:
-        ones = self._few.matrix(len(self._g), self._g)
-        sums = torch.sparse.sampled_addmm(ones, self._g * factors, self._a.t(), beta=0.0)
-        into.index_add_(0, self._few.index, sums.values())
+def _turn(rows: Tensor, into: Tensor) -> None:
+    """Lay rows (b, n) side by side, at the upper left; numpy takes half of torch's time."""
+    np.copyto(into.numpy()[: rows.shape[1], : len(rows)], rows.numpy().T)
 
 
 def _square(rows: Tensor) -> Tensor:

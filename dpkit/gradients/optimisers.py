@@ -64,6 +64,11 @@ class SGD(Optimiser):
                 "nesterov needs momentum (m, share of the last move that is kept) in (0, 1), got 0."
             )
 
+    @property
+    def plain(self) -> bool:
+        """Whether a step is a multiple of the gradient, and nothing is remembered."""
+        return not (self.momentum or self.weight_decay)
+
     def start(self, engine: Engine) -> Updater:
         """Begin without a velocity."""
         return _SGDUpdater(self, engine.parameters)
@@ -90,10 +95,10 @@ class _SGDUpdater(Updater):
         self._parameters.add_(gradient, alpha=-learning_rate)
 
     def move(self, total: Tensor, divisor: float, learning_rate: float) -> None:
-        if self._rule.weight_decay or self._rule.momentum:
-            super().move(total, divisor, learning_rate)
-        else:  # one pass over the parameters, not two
+        if self._rule.plain:  # one pass over the parameters, not two
             self._parameters.add_(total, alpha=-learning_rate / divisor)
+        else:
+            super().move(total, divisor, learning_rate)
 
     def state(self) -> dict[str, Any]:
         return {} if self._velocity is None else {"velocity": self._velocity}

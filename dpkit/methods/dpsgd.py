@@ -166,7 +166,7 @@ class DPSGDStepper:
         with self._average.latest_at(step) if self._average else nullcontext():
             bound = self._masked(step, at(self.method.max_grad_norm, step))
             clipped = self._clipped(batch, bound)
-            noisy = clipped.total if self._support is None else clipped.total[self._support.index]
+            noisy = clipped.total
             if self._ranks.first:  # before the sum is shared
                 noisy = release.mechanism.draw(noisy, bound, generator)
             self._ranks.sum_(noisy)

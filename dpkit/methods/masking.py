@@ -6,14 +6,16 @@ from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dpkit.gradients import Engine
-from dpkit.gradients.optimisers import Optimiser, Updater
+from dpkit.gradients.optimisers import SGD, Optimiser, Updater
 from dpkit.gradients.support import Support
 from dpkit.methods.masks import Mask
 from dpkit.ranks import Ranks
+from dpkit.schedules import at
 
 
 class Masking:
@@ -29,7 +31,7 @@ class Masking:
         self.updater = MaskedUpdater(rule, engine.parameters)
         self._free = _free(mask, engine)
         self._scores: Tensor | None = None
-        self._last: tuple[int, Support] | None = None
+        self._last: tuple[float, Support] | None = None
         self._public: tuple[Tensor, Tensor] | None = None
         weights = engine.parameters[self._free]
         if mask.by.reads_weights and len(weights) and bool((weights == weights[0]).all()):
@@ -59,22 +61,26 @@ class Masking:
             return self._best(step, self._ranked(step, weights))
         if self._scores is None:
             self._scores = self._ranked(0, weights)
-        kept = self.mask.kept(step, len(self._free))
-        if self._last is None or self._last[0] != kept:
-            self._last = kept, self._best(step, self._scores)
+        ratio = at(self.mask.ratio, step)
+        if self._last is None or self._last[0] != ratio:
+            self._last = ratio, self._best(step, self._scores)
         return self._last[1]
 
     def _ranked(self, step: int, weights: Tensor) -> Tensor:
         """The scores of what may be frozen, by rank 0: two processors may round apart."""
-        scores = self.mask.by.scores(step, weights, self.gradient)[self._free]
+        scores = self.mask.by.scores(step, weights, self.gradient)
+        if len(self._free) < len(scores):
+            scores = scores[self._free]
         Ranks.current().alike([scores])
         return scores
 
     def _best(self, step: int, scores: Tensor) -> Support:
+        """What is exempt and, of what may be frozen, the largest scores."""
+        best = _largest(scores, self.mask.kept(step, len(scores)))
+        if len(scores) == self.engine.size:
+            return Support.of(best)
         marked = torch.ones(self.engine.size, dtype=torch.bool, device=scores.device)
-        best = scores.topk(self.mask.kept(step, len(scores)), sorted=False).indices
-        marked[self._free] = torch.zeros_like(scores, dtype=torch.bool).index_fill_(0, best, True)
-        return Support.of(marked)
+        return Support.of(marked.index_copy_(0, self._free, best))
 
     def gradient(self, count: int, seed: int) -> Tensor:
         """The gradient (D,) of the summed loss on a batch of public records."""
@@ -119,6 +125,9 @@ class MaskedUpdater(Updater):
     def move(self, total: Tensor, divisor: float, learning_rate: float) -> None:
         """A step by a noisy sum (k,) on the support, over its public divisor."""
         index = self.support.index
+        if isinstance(self._rule, SGD) and self._rule.plain:
+            self._parameters.index_add_(0, index, total, alpha=-learning_rate / divisor)
+            return
         part = SimpleNamespace(parameters=self._parameters[index])
         updater = self._rule.start(cast(Engine, part))
         if self._memory:
@@ -142,6 +151,23 @@ class MaskedUpdater(Updater):
             name: held.to(self._parameters) if isinstance(held, Tensor) else held
             for name, held in state.items()
         }
+
+
+def _largest(scores: Tensor, count: int) -> Tensor:
+    """Truth values of the `count` largest scores: the first of those that tie for the last place.
+
+    numpy finds where they begin several times faster than torch ranks them.
+    """
+    if not count:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    if scores.device.type == "cpu":
+        least = float(np.partition(scores.numpy(), len(scores) - count)[len(scores) - count])
+    else:
+        least = float(scores.topk(count, sorted=False).values.min())
+    chosen = scores >= least
+    if (over := int(chosen.sum()) - count) > 0:
+        chosen[(scores == least).nonzero().flatten()[-over:]] = False
+    return chosen
 
 
 def _taken(held: Any, index: Tensor) -> Any:

@@ -11,7 +11,7 @@ import torch
 
 import dpkit as dp
 from dpkit.gradients import SGD, Adam, Engine
-from dpkit.gradients.linear import SparseOuter
+from dpkit.gradients.linear import MaskedOuter
 from dpkit.methods import Freeze, Magnitude, Mask, PublicGradient, Random, Select
 from dpkit.schedules import at
 from tests.privacy import cases
@@ -243,25 +243,32 @@ def test_every_layer_on_a_support_is_its_rows_on_it(layer, kept, dtype):
     assert torch.allclose(views.total, rows.total, rtol=tolerance, atol=tolerance)
 
 
-def test_a_wide_layer_with_few_weights_is_clipped_by_sparse_products():
-    """The path that narrow layers never take, with records that are no numbers and giant ones."""
-    wide = torch.nn.Sequential(torch.nn.Linear(6, 300), torch.nn.ReLU(), torch.nn.Linear(300, 3))
+@pytest.mark.parametrize(("inputs", "outputs", "kept", "summed"), [
+    (60, 90, 0.1, True), (60, 90, 0.5, False), (90, 60, 0.5, False), (90, 60, 0.13, True),
+])  # fmt: skip
+def test_a_wide_layer_is_clipped_on_its_support(inputs, outputs, kept, summed):
+    """The paths that narrow layers never take, with records that are no numbers and giant ones."""
+    wide = torch.nn.Sequential(torch.nn.Linear(6, inputs), torch.nn.Tanh(),
+                               torch.nn.Linear(inputs, outputs), torch.nn.ReLU(),
+                               torch.nn.Linear(outputs, 3))  # fmt: skip
     engine = Engine(wide.double(), torch.nn.functional.cross_entropy)
-    inputs, targets = NET.records(RECORDS, 3)
-    inputs[2], inputs[4] = float("nan"), 1e6
-    mask = torch.rand(engine.size, generator=torch.Generator().manual_seed(1)) < 0.1
-    made, original = [], SparseOuter.__init__
+    x, y = NET.records(150, 3)
+    x[2], x[4] = float("nan"), 1e6
+    mask = torch.rand(engine.size, generator=torch.Generator().manual_seed(1)) < kept
+    made, original = [], MaskedOuter._summed
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            SparseOuter, "__init__", lambda self, *a: (made.append(1), original(self, *a))[1]
+            MaskedOuter, "_summed", lambda self, *a: (made.append(1), original(self, *a))[1]
         )
-        found = engine.clipped_sum(inputs, targets, 0.7, mask)
-    rows = engine.transformed_sum(inputs, targets, lambda rows: rows * mask, 0.7)
-    assert made and found.skipped == rows.skipped == 1
+        found = engine.clipped_sum(x, y, 0.01, mask)
+    rows = engine.transformed_sum(x, y, lambda rows: rows * mask, 0.01)
+    assert bool(made) == summed and found.skipped == rows.skipped == 1
+    sound = torch.arange(150) != 2
+    assert torch.allclose(found.norms[sound], rows.norms[sound], rtol=1e-9, atol=1e-12)
     assert torch.allclose(found.total, rows.total, rtol=1e-9, atol=1e-12)
-    keep = torch.arange(RECORDS) != 4
-    moved = found.total - engine.clipped_sum(inputs[keep], targets[keep], 0.7, mask).total
-    assert 0 < float(moved.norm()) <= 0.7 * (1 + 1e-9)
+    keep = torch.arange(150) != 4
+    moved = found.total - engine.clipped_sum(x[keep], y[keep], 0.01, mask).total
+    assert 0 < float(moved.norm()) <= 0.01 * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("kept", ["attend.out_proj", "attend.out_proj.weight", "head", "table"])

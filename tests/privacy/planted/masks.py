@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
-from dpkit.gradients.linear import MaskedOuter
+from dpkit.gradients.linear import LinearKernel
 from dpkit.methods.averaging import Average
 from dpkit.methods.dpsgd import DPSGDStepper
 from dpkit.methods.masking import MaskedUpdater, Masking
@@ -18,7 +19,10 @@ from tests.privacy.planted.mutant import mutant, put
         "m")  # fmt: skip
 def _(stack):
     def clipped(self, batch, bound):
-        return self.engine.clipped_sum(*batch, bound)
+        whole = self.engine.clipped_sum(*batch, bound)
+        return whole if self._support is None else replace(
+            whole, total=whole.total[self._support.index]
+        )  # fmt: skip
 
     put(stack, DPSGDStepper, "_clipped", clipped)
 
@@ -110,15 +114,15 @@ def _(stack):
 
 @mutant("biases left out of a masked norm", "the norm over masked matrices alone", "ma")
 def _(stack):
-    original = MaskedOuter._squares
+    original = LinearKernel.work
 
-    def squares(self):
-        self._biases, kept = None, self._biases
-        found = original(self)
-        self._biases = kept
-        return found
+    def work(self, kept, grad, mask):
+        made = original(self, kept, grad, mask)
+        if mask is not None and grad.ndim == 2 and self.bias is not None:
+            made.squares = made.squares - grad.square() @ mask.part(self.bias).ones(grad)
+        return made
 
-    put(stack, MaskedOuter, "_squares", squares)
+    put(stack, LinearKernel, "work", work)
 
 
 @mutant("a resumed run ranks anew", "the pruning mask made again from the moved weights", "k")
