@@ -135,7 +135,9 @@ function crowded(plot) {
   }
   for (const title of plot.querySelectorAll(".xtitle")) {
     const box = title.getBoundingClientRect();
-    if (box.right > rim.right + 1 || box.left < rim.left - 1) rooms.xaxis = (rim.width - 70) / box.width;
+    const middle = (box.left + box.right) / 2;
+    const room = 2 * Math.min(middle - rim.left, rim.right - middle) - APART_PX;
+    if (room < box.width - 1) rooms.xaxis = room / box.width;
   }
   return rooms;
 }
@@ -144,6 +146,11 @@ function broken(layout, rooms) {
   const out = { ...layout };
   out.annotations = layout.annotations?.map((note, i) =>
     rooms[i] ? { ...note, text: wrapped(note.text, rooms[i]) } : note);
+  // a note above the axes needs room for its further lines
+  const above = (note, i) => (rooms[i] && note.yref === "paper" && note.y >= 1
+    ? 16 * (note.text.split("<br>").length - 1) : 0);
+  const more = Math.max(0, ...(out.annotations ?? []).map(above));
+  if (more) out.margin = { ...layout.margin, t: (layout.margin?.t ?? 8) + more };
   const title = layout.xaxis?.title;
   if (rooms.xaxis && title?.text) {
     out.xaxis = { ...layout.xaxis, title: { ...title, text: wrapped(title.text, rooms.xaxis) } };
