@@ -174,8 +174,9 @@ class Table(ipywidgets.HTML):
         )
         body = "".join(f"<tr>{_cells(row, len(heads))}</tr>" for row in rows)
         self.value = (
-            f"<style>{_STYLE}</style><table><caption>{escape(caption)}</caption>"
-            f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+            f"<style>{_STYLE}</style><div class='dpkit-scroll' tabindex='0' role='region' "
+            f'aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
+            f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
         )
 
 
@@ -195,7 +196,9 @@ def _kind(cell: str) -> str:
 _WORDS = " class='dpkit-words'"
 _STYLE = """
 .dpkit-lesson { overflow: visible; }
-.dpkit-table { overflow-x: auto; height: auto; }
+.dpkit-table { height: auto; }
+.dpkit-table .widget-html-content, .dpkit-scroll { min-width: 0; max-width: 100%; }
+.dpkit-scroll { overflow-x: auto; }
 .dpkit-table .widget-html-content { line-height: 1.45; }
 .dpkit-table table { border-collapse: collapse; font-size: 12.5px; }
 .dpkit-table caption { text-align: left; color: var(--dpk-muted); padding: 2px 0 4px; }
