@@ -91,11 +91,13 @@ def run(given: argparse.Namespace) -> int:
 def _watched(runs: Any, quiet: bool) -> None:
     from tqdm import tqdm
 
+    from dpkit.plan import round_up
+
     with tqdm(total=runs.total, unit="run", disable=quiet, file=sys.stderr) as bar:
         for record in runs:
             bar.update()
             if record.accuracy is not None:
-                bar.set_postfix_str(f"ε {record.epsilon:.3g}, accuracy {record.accuracy:.1%}")
+                bar.set_postfix_str(f"ε {round_up(record.epsilon)}, accuracy {record.accuracy:.1%}")
 
 
 def _told(runs: Any, store: Any) -> None:
@@ -103,12 +105,26 @@ def _told(runs: Any, store: Any) -> None:
     from dpkit.sweeping.composition import total
 
     print(f"{runs.finished} of {runs.total} runs in {store.path}, {runs.set_aside} set aside")
-    best = sorted((r for r in store.records("finished") if r.accuracy is not None),
-                  key=lambda r: (-r.accuracy, r.epsilon))[:3]  # fmt: skip
-    for record in best:
-        print(f"accuracy {record.accuracy:.2%} at epsilon {round_up(record.epsilon)}, "
-              f"seed {record.seed}: {record.settings}")  # fmt: skip
-    print(total(store).sentence)
+    asked = [r for r in store.records("finished") if r.key in runs.keys and r.accuracy is not None]
+    for record in sorted(asked, key=lambda r: (-r.accuracy, r.epsilon))[:3]:
+        print(f"accuracy {record.accuracy:.2%} at epsilon {round_up(record.epsilon)}, delta "
+              f"{record.plan.delta:g} ({record.plan.neighbours.value}), seed {record.seed}: "
+              f"{record.settings}")  # fmt: skip
+    for sentence in filter(None, (_unlike(asked), total(store).sentence)):
+        print(sentence)
+
+
+def _unlike(records: list[Any]) -> str:
+    """What to know before runs are compared that promise different things, if they do."""
+    from dpkit.figures.sweeps import Cloud
+    from dpkit.sweeping.export import points
+
+    found = Cloud(points(records)).promises
+    kinds = "; ".join(f"{name}: {', '.join(values)}" for name, values in found.items())
+    return kinds and (
+        f"These promises are not of one kind ({kinds}): an epsilon of the one is not an epsilon of "
+        f"the other."
+    )
 
 
 def _exported(given: argparse.Namespace, store: Any) -> None:
@@ -125,7 +141,7 @@ def _exported(given: argparse.Namespace, store: Any) -> None:
     if given.html:
         found = sweeps.Cloud(export.points(records))
         plane = [("Test accuracy against epsilon", sweeps.plane(found))]
-        words = f"{found.in_words}. {total(store).sentence}"
+        words = f"{found.in_words}. {_unlike(records)} {total(store).sentence}"
         given.html.write_text(figures.as_html(plane, "dpkit sweep", words))
 
 

@@ -50,7 +50,8 @@ class Knob:
             kind = "a whole number" if self.integer else "a number"
             also = " or a function of the step" if self.schedule else ""
             rest = "; it cannot follow a schedule" if callable(value) else ""
-            raise TypeError(f"{self.describe(name)} must be {kind}{also}, got {value!r}{rest}.")
+            told = repr(value) if len(repr(value)) < 200 else f"{repr(value)[:20]}..."
+            raise TypeError(f"{self.describe(name)} must be {kind}{also}, got {told}{rest}.")
         if not self.admits(value):
             kind = "a whole number in" if self.integer else "in"
             verb = "be" if self.integer else "lie"
@@ -145,7 +146,7 @@ def turned(value: Any, path: str, setting: Any) -> Any:
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a whole number may be more than a float holds
         return False
     return not isinstance(value, str | bytes) and not isinstance(value, Callable)  # type: ignore[arg-type]
 

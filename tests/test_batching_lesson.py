@@ -1,6 +1,5 @@
 """The batching lesson: what it shows was drawn, what it claims is bounded, what it audits leaks."""
 
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -78,3 +78,8 @@ def test_schedules_scale_and_tabulate():
     assert table == Tabulated((1.0, 0.5, 1 / 3)) and tabulated(table, 9) is table
     with pytest.raises(IndexError, match="3 steps, asked for step 3"):
         table(3)
+
+
+def test_a_whole_number_beyond_every_float_is_refused():
+    with pytest.raises(TypeError, match="must be a number"):
+        dp.DPSGD(noise_multiplier=10**400)

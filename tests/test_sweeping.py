@@ -1,6 +1,7 @@
 """Sweeps: a finished run is never lost nor made again, whatever dies, and nothing runs unpaid."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import dpkit as dp
 from dpkit import cli, sweeping
@@ -479,6 +481,7 @@ def test_the_command_makes_what_a_file_asks_for_and_goes_on(asked, capsys):
         ("epochs = 2", "epoch = 2", "line 8: epoch is refused: .*did you mean 'epochs'"),
         ("epochs = 2", "epochs = -2", r"line 8: epochs is refused: .*\(0, 100000\]"),
         ("noise = [1.0, 4.0, -1.0]", "noise = 3", "line 12: noise must list at least one value"),
+        ("noise = [1.0, 4.0, -1.0]", "noise = [1.0]\nepsilon = [1.0]", "line 12: noise is solved"),
         ("noise = ", "nose = ", "line 12: nose is refused: .*did you mean 'noise'"),
         ("noise = [1.0, 4.0, -1.0]", "seed = [1]", "line 12: seed belongs to the whole sweep"),
     ],
@@ -550,6 +553,7 @@ def test_a_file_compares_methods(tmp_path, capsys):
         ('"NeuralDP"', '"VotePlan"', "line 22: method is refused: .*VotePlan"),
         ('{ type = "NeuralDP", ', "{ ", "line 22: method is refused: .*without a type"),
         ("kept = 2", "keep = 2", "line 25: keep is refused: .*did you mean 'kept'"),
+        ("kept = 2", 'model = ["a"]', "line 25: model must be a text, one a method"),
         ("kept = 2", "clip = -1", "line 25: clip is refused: .*got -1"),
         ("noise = 2.0", "clip = 2.0", "line 8: clip is refused: NeuralDP has no .*max_grad_norm"),
     ],
@@ -709,3 +713,78 @@ def test_nothing_yet_is_said_so():
     for drawn in (figures.plane(nothing), figures.parallel(nothing, [], {})):
         assert "No finished run yet" in drawn["layout"]["annotations"][0]["text"]
     assert figures.compared({"none": nothing})["data"] and nothing.in_words
+
+
+class Maker:
+    """A factory with a state of its own."""
+
+    def __init__(self, wide):
+        self.wide = wide
+
+    def build(self, data, seed):
+        return nn.Sequential(nn.Linear(2, self.wide), nn.ReLU(), nn.Linear(self.wide, 3))
+
+
+class Listed(nn.Module):
+    """A model whose attributes are lists, and whose buffer no state holds."""
+
+    def __init__(self, numbers):
+        super().__init__()
+        self.numbers = numbers
+        self.register_buffer("scale", torch.tensor(float(numbers[-1])), persistent=False)
+
+
+def test_models_of_one_name_that_differ_elsewhere_are_told_apart():
+    from dpkit.sweeping.tasks import name_of
+
+    assert name_of(Maker(8).build) == name_of(Maker(8).build) != name_of(Maker(64).build)
+    assert name_of(Listed([1, 2])) == name_of(Listed([1, 2])) != name_of(Listed([3, 2]))
+    other = Listed([1, 2])
+    other.scale.fill_(7.0)
+    assert name_of(other) != name_of(Listed([1, 2]))
+    kinds = []
+    for twice in (1, 2):
+        space = {"nn": nn, "__name__": f"place{twice}"}
+        exec("class Net(nn.Linear):\n    pass", space)
+        kinds.append(space["Net"](1, 1, bias=False))
+        nn.init.ones_(kinds[-1].weight)
+    assert name_of(kinds[0]) != name_of(kinds[1])
+
+
+def test_runs_of_other_records_or_promises_are_not_passed_off_as_one_kind(tmp_path, capsys):
+    from dpkit.cli_sweep import _unlike
+
+    with Store(tmp_path / "s.sqlite") as store:
+        for size in (60, 90):
+            list(sweep(PLAN, records(size), linear, store=store, executor=Here()))
+        held = list(store.records("finished"))
+        assert len({r.data for r in held}) == 1 and "records: " in _unlike(held)
+        assert not _unlike(held[:1])
+
+
+def test_an_epsilon_that_is_not_its_plans_is_refused(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        list(sweep(PLAN, published, linear, store=store, executor=Here()))
+        file = export.to_json(store.records("finished"), tmp_path / "runs.json")
+    assert len(export.from_json(file)) == 1
+    text = file.read_text()
+    epsilon = json.loads(text)["plans"][0]["epsilon"]
+    for told in ("0.01", "null"):
+        file.write_text(text.replace(f'"epsilon":{epsilon!r}', f'"epsilon":{told}'))
+        with pytest.raises(ValueError, match="not a file of runs"):
+            export.from_json(file)
+
+
+def test_grids_that_are_refused_alike_are_all_told(tmp_path):
+    wrong = {"method.noise_multiplier": (-1.0,)}
+    grids = [Grid(PLAN, wrong), Grid(replace(PLAN, delta=1e-4), wrong)]
+    with pytest.warns(UserWarning, match="set aside"):
+        run = sweep(grids, records(), linear, store=tmp_path / "s.sqlite", executor=Here())
+        assert list(run) == [] and (run.total, run.set_aside) == (2, 2)
+
+
+def test_noise_beside_the_epsilon_that_solves_for_it_is_refused():
+    with pytest.raises(ValueError, match="leave one of them out"):
+        Grid(PLAN, {"method.noise_multiplier": (1.0, 2.0), "epsilon": (1.0,)})
+    shapes = [dp.schedules.TimeDecay(2.0, 0.1)]
+    assert len(Grid(PLAN, {"method.noise_multiplier": shapes, "epsilon": (1.0,)})) == 1

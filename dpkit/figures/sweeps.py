@@ -17,7 +17,7 @@ from dpkit.words import say
 
 CONFIDENCE = 0.95
 _MOST_TICKS = 10
-PROMISE = ("data", "relation", "unit", "delta")
+PROMISE = ("data", "records", "relation", "unit", "delta")
 """What an epsilon is worth depends on these."""
 SCALE = [[0.0, "#440154"], [0.25, "#3b528b"], [0.5, "#21918c"], [0.75, "#5ec962"], [1.0, "#fde725"]]
 """Viridis: even in lightness, and read by colour-blind eyes."""

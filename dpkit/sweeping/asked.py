@@ -207,6 +207,10 @@ class _Page:
 
     def grid(self, table: dict[str, Any]) -> dict[str, list[Any]]:
         """The lists of a grid, whose names are settings."""
+        if {"noise", "epsilon"} <= table.keys():
+            if not all(isinstance(value, dict) for value in table["noise"]):
+                self.complain("noise", "is solved for where epsilon is asked for: leave one "
+                              "of them out, or list schedules, whose shape is kept")  # fmt: skip
         for name, values in table.items():
             if not isinstance(values, list) or not values:
                 self.complain(name, f"must list at least one value, such as [1, 2], got {values!r}")
@@ -223,12 +227,16 @@ class _Page:
         if asked is None:
             yield _Kind(base, grid)
             return
+        if not asked:
+            self.complain("methods", "must hold at least one table [[methods]], or be left out")
         for number, own in enumerate(asked):
             with self.inside("methods", number):
                 if not isinstance(own, dict):
                     self.complain("methods", f"must be tables, [[methods]], got {own!r}")
                 model = own.get("model")
                 if model is not None:
+                    if not isinstance(model, str):
+                        self.complain("model", f"must be a text, one a method, got {model!r}")
                     model = self.told("model", choose, model, _MODELS, "model")
                 own = {name: value for name, value in own.items() if name != "model"}
                 label = str(own.pop("name", f"method {number + 1}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -15,7 +16,7 @@ from dpkit.figures.sweeps import Point
 from dpkit.knobs import every_knob
 from dpkit.methods import Method
 from dpkit.plan import Plan
-from dpkit.runs import Run, plan_to_json
+from dpkit.runs import Run, plan_from_json, plan_to_json
 from dpkit.sweeping.store import FINISHED, Record
 from dpkit.written import written
 
@@ -125,6 +126,8 @@ def from_json(path: str | os.PathLike[str]) -> list[Record]:
         if (whole["dpkit"], whole["version"]) != ("runs", _VERSION):
             raise ValueError(f"kind {whole['dpkit']!r} in version {whole['version']!r}")
         plans = [plan | whole["about"][plan["about"]] for plan in whole["plans"]]
+        for plan in plans:
+            _check_price(plan)
         return [_record(plans[n], *own) for n, *own in whole["runs"]]
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(
@@ -146,10 +149,22 @@ def _text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
+def _check_price(shared: dict[str, Any]) -> None:
+    """Refuse an epsilon that is not the plan's."""
+    from dpkit.sweeping.loop import promised
+
+    told, true = shared["epsilon"], promised(plan_from_json(json.dumps(shared["plan"])))
+    if not math.isclose(told, true, rel_tol=1e-6):
+        raise ValueError(f"a plan of epsilon {true:.6g} is told to have {told!r}")
+
+
 def _record(
     shared: dict[str, Any], key: str, place: int, failures: int, seconds: float, *own: Any
 ) -> Record:
     run = Run.from_json(json.dumps(_RUN | shared | dict(zip(_OWN, own, strict=True))))
+    tested = len(run.tested_steps) == len(run.accuracy) == len(run.test_loss)
+    if not tested or len(run.spent_steps) != len(run.spent):
+        raise ValueError(f"the curves of run {key} are of unequal length")
     return Record(
         key=key, place=place, failures=failures, seconds=seconds, state=FINISHED, seed=run.seed,
         accuracy=run.accuracy[-1] if run.accuracy else None, error=None, epsilon=shared["epsilon"],
@@ -173,6 +188,7 @@ def point(record: Record) -> Point:
     assert record.epsilon is not None and record.accuracy is not None
     knobs = {
         "data": record.data,
+        "records": record.fingerprint[:6],
         "model": record.model.partition(" ")[0].rpartition(".")[2],
         **knobs_of_plan(record.plan),
     }

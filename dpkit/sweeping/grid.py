@@ -54,6 +54,13 @@ class Grid:
                     f"over[{path!r}] must list at least one value, such as (0.5, 1, 2), got "
                     f"{values!r}."
                 )
+            if path == "method.noise_multiplier" and EPSILON in self.over:
+                if not all(callable(value) for value in values):
+                    raise ValueError(
+                        "over turns method.noise_multiplier and asks for epsilon, which solves for "
+                        "that very number: leave one of them out, or give schedules, whose shape "
+                        "is kept."
+                    )
             if path != EPSILON:
                 present: Any = self.plan
                 for name in path.split("."):

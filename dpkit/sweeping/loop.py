@@ -9,7 +9,7 @@ import platform
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -104,6 +104,7 @@ class Sweep(Iterator[Record]):
         self._splits = [
             digest(records.test_inputs, records.test_targets),
             digest(records.public_inputs, records.public_targets),
+            str(records.num_classes),
         ]
         content = f"{fingerprint} {' '.join(self._splits)}"
         asked = [replace(p, model=model if p.model is None else p.model) for p in points(plans)]
@@ -157,6 +158,11 @@ class Sweep(Iterator[Record]):
             self.close()
 
     @property
+    def keys(self) -> Collection[str]:
+        """The keys of the runs that were asked for."""
+        return self._tasks.keys()
+
+    @property
     def seconds_left(self) -> float | None:
         """Seconds to go, at the pace so far; None before two runs were made."""
         left = len(self._waiting) + len(self._on)
@@ -178,12 +184,17 @@ class Sweep(Iterator[Record]):
         """The runs by their keys, all of them in the store."""
         tasks: dict[str, Task] = {}
         entries: list[dict[str, Any]] = []
+        refused: list[str] = []
         for point in asked:
             text, epsilon, error = _priced(point)
+            told = text or repr((point.settings, error))
+            if error:  # grids of different plans may be refused alike
+                refused.append(told)
+                told += f" {refused.count(told)}"
             about = self._about | {"model": names[id(point.model)]}
             for number, seed in enumerate(seeds):
                 again = seeds[:number].count(None) if seed is None else 0
-                content = [text or repr(point.settings), seed, again, every, *about.values()]
+                content = [told, seed, again, every, *about.values()]
                 content += self._splits
                 key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
                 if key in tasks:

@@ -152,7 +152,9 @@ def name_of(model: Model) -> str:
             f"model must be a Module, or a function (data, seed) -> Module that stands at the top "
             f"of a module, so that workers can import it, got {model!r}; move it into a file."
         )
-    return f"{model.__module__}.{name} {_source(model)}"
+    owner = getattr(model, "__self__", None)  # a bound method is told apart by what it is bound to
+    bound = "" if owner is None or isinstance(owner, type) else f" {_pickled(owner)}"
+    return f"{model.__module__}.{name} {_source(model)}{bound}"
 
 
 def digest(*tensors: Tensor) -> str:
@@ -165,17 +167,33 @@ def digest(*tensors: Tensor) -> str:
 
 
 def _held(model: nn.Module) -> str:
-    """A digest of a model's layers, plain attributes, flags and weights."""
+    """A digest of a model's layers and their code, plain attributes, flags and weights."""
+    import torch
+
     found = hashlib.sha256(repr(model).encode())
-    plain = (int, float, str, tuple, type(None))
+    inner = vars(torch.nn.Module()).keys() - {"training"}
     for name, module in model.named_modules():
-        about = [(key, value) for key, value in vars(module).items() if isinstance(value, plain)]
-        found.update(f"{name} {type(module).__qualname__} {sorted(about, key=str)}".encode())
+        about = [(key, _plain(value)) for key, value in vars(module).items() if key not in inner]
+        about += [("training", module.training)]
+        kind = type(module)
+        own = "" if kind.__module__.startswith("torch.") else _source(kind)
+        told = f"{kind.__module__}.{kind.__qualname__} {own} {sorted(about, key=str)}"
+        found.update(f"{name} {told}".encode())
     for name, parameter in model.named_parameters():
-        found.update(f"{name} {parameter.requires_grad}".encode())
-    for name, tensor in model.state_dict().items():
+        found.update(f"{name} {parameter.requires_grad} {digest(parameter)}".encode())
+    for name, tensor in model.named_buffers():
         found.update(f"{name} {digest(tensor)}".encode())
     return found.hexdigest()[:16]
+
+
+def _plain(value: Any) -> str:
+    """What a module's attribute holds: a plain value as it is written, a container's digest."""
+    if isinstance(value, int | float | str | None):
+        return repr(value)
+    try:
+        return _pickled(value) if isinstance(value, tuple | list | dict | set) else ""
+    except ValueError:
+        return ""
 
 
 def _pickled(value: Any) -> str:
