@@ -176,6 +176,20 @@ def test_the_cost_counts_what_failed_and_what_is_not_shown(file):
     panel.close()
 
 
+def test_no_epsilon_under_the_mouse_is_below_the_promised_one(panel):
+    panel.start()
+    panel.join(60)
+    panel.turn(by="method.max_grad_norm")
+    dots = panel.plots["plane"].figure["data"][0]
+    lines = [x for x in panel.plots["compared"].figure["data"] if x.get("mode") == "lines+markers"]
+    told = [dp.plan.round_up(p.epsilon) for p in panel.cloud.points]
+    assert list(dots["customdata"]) == told and len(lines) == 2
+    for trace in (dots, *lines):
+        assert "ε %{customdata}" in trace["hovertemplate"] and "%{x" not in trace["hovertemplate"]
+        pairs = zip(trace["customdata"], trace["x"], strict=True)
+        assert all(float(told) >= 0.999999 * epsilon for told, epsilon in pairs)
+
+
 def test_a_store_is_opened_by_its_path(file):
     list(sweep(PLAN, published, linear, store=file, executor=Here()))
     with Store(file) as store:

@@ -128,6 +128,12 @@ class Cloud:
             self._parts[name, value] = Cloud(some)
         return self._parts[name, value]
 
+    @cached_property
+    def priced(self) -> list[str]:
+        """Each run's epsilon as it is printed: rounded up."""
+        shown = {epsilon: round_up(epsilon) for epsilon in {p.epsilon for p in self.points}}
+        return [shown[point.epsilon] for point in self.points]
+
     @property
     def in_words(self) -> str:
         """The frontier for readers who cannot see it."""
@@ -195,9 +201,10 @@ def compared(clouds: Mapping[str, Cloud]) -> Figure:
         data.append({
             "type": "scatter", "mode": "lines+markers", "name": name, "x": numbers(x),
             "y": numbers(y), "text": [_interval(mean) for mean in edge],
+            "customdata": [round_up(value) for value in x],
             "line": {"color": colour, "width": 2.5, "dash": DASHES[number % len(DASHES)]},
             "hovertemplate": say(
-                "{name}: %{{y:.1f}}%%{{text}} at ε %{{x:.3g}}<extra></extra>", name=name
+                "{name}: %{{y:.1f}}%%{{text}} at ε %{{customdata}}<extra></extra>", name=name
             ),
         })  # fmt: skip
     layout = _axes(np.concatenate([cloud.epsilon for cloud in clouds.values()]))
@@ -238,7 +245,7 @@ def _dots(cloud: Cloud, colour: str, label: str) -> Figure:
         "type": "scattergl" if len(cloud) > 1000 else "scatter", "mode": "markers",
         "name": say("runs"), "meta": "choices",
         "x": cloud.epsilon, "y": 100 * cloud.accuracy, "marker": marker, "text": text,
-        "hovertemplate": say("%{y:.1f}% at ε %{x:.3g}")
+        "customdata": cloud.priced, "hovertemplate": say("%{y:.1f}% at ε %{customdata}")
         + (f"<br>{label}: {seen}" if colour else "") + "<extra></extra>",
     }  # fmt: skip
 
