@@ -82,7 +82,7 @@ def test_filter_colour_and_comparison_follow_any_knob(panel):
     names = [line["name"] for line in panel.plots["compared"].figure["data"] if "name" in line]
     assert names == ["noise σ 1", "noise σ 2", "noise σ 4"]
     panel.turn(knob=knob)
-    panel.turn(value="1")
+    panel.turn(value="2.0")
     assert {p.knobs[knob] for p in panel.cloud.points} == {2.0} and len(panel.cloud) == 4
     panel.join()
     axes = panel.plots["knobs"].figure["data"][0]["dimensions"]
@@ -147,7 +147,7 @@ def test_what_promises_another_thing_is_not_passed_off_as_the_same(file):
     assert "not of one kind" in said and "relation: ADD_REMOVE, REPLACE_ONE" in said
     assert "unit: one example, the input of one example, its label being public" in said
     panel.turn(knob="relation")
-    panel.turn(value="0")
+    panel.turn(value="'ADD_REMOVE'")
     assert {p.knobs["relation"] for p in panel.cloud.points} == {"ADD_REMOVE"}
     assert "not of one kind" not in panel.said.text
     panel.close()
@@ -188,6 +188,20 @@ def test_no_epsilon_under_the_mouse_is_below_the_promised_one(panel):
         assert "ε %{customdata}" in trace["hovertemplate"] and "%{x" not in trace["hovertemplate"]
         pairs = zip(trace["customdata"], trace["x"], strict=True)
         assert all(float(told) >= 0.999999 * epsilon for told, epsilon in pairs)
+
+
+def test_the_chosen_value_stays_when_a_smaller_one_arrives(file):
+    noise = (1.0, 4.0, 2.0)
+    grid = dp.Grid(PLAN, {"method.noise_multiplier": noise})
+    first, last, middle = sweep(grid, published, linear, store=file, executor=Here())
+    panel = Explorer([middle, last])
+    panel.turn(knob="method.noise_multiplier")
+    panel.turn(value="4.0")
+    panel._add(first)
+    panel.redraw()
+    assert [p.knobs["method.noise_multiplier"] for p in panel.cloud.points] == [4.0]
+    assert panel.controls["value"].options[1:] == [["1", "1.0"], ["2", "2.0"], ["4", "4.0"]]
+    panel.close()
 
 
 def test_a_store_is_opened_by_its_path(file):

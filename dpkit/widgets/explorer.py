@@ -92,7 +92,8 @@ class Explorer(Lesson):
         knob, value = self.value("knob"), self.value("value")
         if knob == NONE or value == ALL:
             return self._all
-        return self._all.where(knob, self._all.values(knob)[int(value)])
+        there = (v for v in self._all.values(knob) if repr(v) == value)
+        return next((self._all.where(knob, v) for v in there), self._all)
 
     @property
     def selected(self) -> Record | None:
@@ -220,10 +221,8 @@ class Explorer(Lesson):
         few = [pair for pair in pairs if len(cloud.values(pair[1])) <= len(figures.COLOURS)]
         self._choice("by").offer([(say("nothing"), NONE), *few])
         knob = self.value("knob")
-        values = [text_of(value) for value in cloud.values(knob)] if knob != NONE else []
-        self._choice("value").offer(
-            [(say("all"), ALL), *((v, str(n)) for n, v in enumerate(values))]
-        )
+        values = cloud.values(knob) if knob != NONE else []
+        self._choice("value").offer([(say("all"), ALL), *((text_of(v), repr(v)) for v in values)])
 
     def _choice(self, name: str) -> Choice:
         control = self.controls[name]
