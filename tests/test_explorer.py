@@ -132,7 +132,7 @@ def test_the_stored_comparison_on_mnist_is_priced_by_its_plans_and_shown_with_ba
     panel.turn(by="method")
     drawn = panel.plots["compared"].figure["data"]
     assert len([line for line in drawn if line.get("fill") == "toself"]) == 5
-    assert "if each run was made once" in panel.cost.text
+    assert "at least" in panel.cost.text and "135 attempts at 135 runs" in panel.cost.text
     panel.close()
     assert Path(explorer_stored.__file__).with_name("sweep_mnist.json").stat().st_size < 100_000
 
@@ -171,8 +171,79 @@ def test_the_cost_counts_what_failed_and_what_is_not_shown(file):
     assert len(panel.cloud) == 1 and "5 attempts at 2 runs" in panel.cost.text
     panel.close()
     with Store(file) as store:
-        panel = Explorer(list(store.records("finished")))
-    assert "if each run was made once" in panel.cost.text
+        for state, paid in (("finished", "1 attempts at 1 runs"), (None, "5 attempts at 2 runs")):
+            panel = Explorer(list(store.records(state)))
+            assert "at least" in panel.cost.text and paid in panel.cost.text
+            panel.close()
+
+
+def test_attempts_that_all_failed_are_told_without_a_dot(file):
+    from tests import sweeps
+
+    with pytest.warns(UserWarning, match="set aside after 4 failures"):
+        list(sweep(PLAN, published, sweeps.failing, seeds=(1,), store=file, executor=Here()))
+    panel = Explorer(file)
+    together = dp.PLD().epsilon(
+        dp.Ledger.of(PLAN.ledger().entries * 4, PLAN.neighbours), PLAN.delta
+    )
+    assert len(panel.cloud) == 0 and "4 attempts at 1 runs" in panel.cost.text
+    assert f"ε = {dp.plan.round_up(together)} at" in panel.cost.text
+    panel.close()
+
+
+def test_runs_without_an_accuracy_and_their_failures_are_paid_for_and_told(file, tmp_path):
+    records = list(sweep(GRID, published, linear, store=file, executor=Here()))
+    untested = [replace(records[0], accuracy=None, failures=2), *records[1:]]
+    panel = Explorer(untested)
+    assert len(panel.cloud) == 5 and "8 attempts at 6 runs" in panel.cost.text
+    assert "Finished runs not shown: 1 without a test accuracy." in panel.said.text
+    panel.close()
+    again = export.to_json([replace(records[0], failures=2)], tmp_path / "runs.json")
+    panel = Explorer(again)
+    assert "3 attempts at 1 runs" in panel.cost.text and "not shown" not in panel.said.text
+    panel.close()
+
+
+def test_a_run_of_infinite_epsilon_is_told_and_costs_no_redraw_anything(file):
+    free = replace(PLAN, method=dp.DPSGD(0.0, 1.0, 0.5))
+    panel = Explorer(list(sweep([PLAN, free], published, linear, store=file, executor=Here())))
+    assert "Finished runs not shown: 1 of infinite ε" in panel.said.text
+    held = panel.cloud
+    panel.turn(run=2)
+    assert len(held) == 1 and panel.cloud is held, "the same runs are gathered once"
+    panel.close()
+    panel = Explorer(list(sweep(free, published, linear, store=file, executor=Here())))
+    assert len(panel.cloud) == 0 and "No finished run yet" not in panel.said.text
+    assert "1 of infinite ε" in panel.said.text
+    panel.close()
+
+
+def test_an_estimate_is_drawn_as_the_bound_that_is_promised(file):
+    plan = replace(PLAN, accountant=dp.GDP())
+    (record,) = sweep(plan, published, linear, store=file, executor=Here(), evaluate_every=2)
+    panel = Explorer([record])
+    true = dp.PLD().epsilon(plan.ledger(), plan.delta)
+    assert plan.epsilon() < 0.9 * true and record.run.spent[-1] < 0.9 * true
+    planned, run = panel.plots["epsilon"].figure["data"]
+    assert [planned["y"][-1], run["y"][-1]] == pytest.approx([true, true], rel=1e-4)
+    halfway = dp.PLD().epsilon(plan.ledger(run["x"][0]), plan.delta)
+    assert run["x"] == record.run.spent_steps and run["y"][0] == pytest.approx(halfway, rel=1e-4)
+    told = panel.plots["epsilon"].figure["layout"]["yaxis"]["title"]
+    assert "bound by PLD" in str(told) and dp.plan.round_up(true) in panel.plots["epsilon"].summary
+    panel.close()
+
+
+def test_the_chosen_value_stays_when_a_smaller_one_arrives(file):
+    noise = (1.0, 4.0, 2.0)
+    grid = dp.Grid(PLAN, {"method.noise_multiplier": noise})
+    first, last, middle = sweep(grid, published, linear, store=file, executor=Here())
+    panel = Explorer([middle, last])
+    panel.turn(knob="method.noise_multiplier")
+    panel.turn(value="4.0")
+    panel._add(first)
+    panel.redraw()
+    assert [p.knobs["method.noise_multiplier"] for p in panel.cloud.points] == [4.0]
+    assert panel.controls["value"].options[1:] == [["1", "1.0"], ["2", "2.0"], ["4", "4.0"]]
     panel.close()
 
 
@@ -188,20 +259,6 @@ def test_no_epsilon_under_the_mouse_is_below_the_promised_one(panel):
         assert "ε %{customdata}" in trace["hovertemplate"] and "%{x" not in trace["hovertemplate"]
         pairs = zip(trace["customdata"], trace["x"], strict=True)
         assert all(float(told) >= 0.999999 * epsilon for told, epsilon in pairs)
-
-
-def test_the_chosen_value_stays_when_a_smaller_one_arrives(file):
-    noise = (1.0, 4.0, 2.0)
-    grid = dp.Grid(PLAN, {"method.noise_multiplier": noise})
-    first, last, middle = sweep(grid, published, linear, store=file, executor=Here())
-    panel = Explorer([middle, last])
-    panel.turn(knob="method.noise_multiplier")
-    panel.turn(value="4.0")
-    panel._add(first)
-    panel.redraw()
-    assert [p.knobs["method.noise_multiplier"] for p in panel.cloud.points] == [4.0]
-    assert panel.controls["value"].options[1:] == [["1", "1.0"], ["2", "2.0"], ["4", "4.0"]]
-    panel.close()
 
 
 def test_a_store_is_opened_by_its_path(file):

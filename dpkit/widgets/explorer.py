@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 from dpkit.figures import curves
 from dpkit.figures import sweeps as figures
 from dpkit.figures.sweeps import Cloud, Point
-from dpkit.plan import Curve, round_up
+from dpkit.plan import round_up
 from dpkit.sweeping import Record, Store, Sweep, export
-from dpkit.sweeping.composition import composed, total
 from dpkit.widgets.controls import Buttons, Choice, Code, Note, Progress, Slider, guarded
+from dpkit.widgets.explorer_prices import attempts, cost, spent
 from dpkit.widgets.explorer_stored import file_of, finished
-from dpkit.widgets.explorer_words import label, labels, named, text_of, unlike
+from dpkit.widgets.explorer_words import label, labels, named, text_of, unlike, unshown
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.told import retold
@@ -44,8 +44,8 @@ class Explorer(Lesson):
         self.sweep = source if isinstance(source, Sweep) else None
         self._records: dict[str, Record] = {}
         self._points: dict[str, Point] = {}
-        self._curves: dict[str, Curve] = {}
-        self._all, self._chosen, self._shown, self._priced = Cloud([]), "", "", 0
+        self._all, self._gathered, self._unshown = Cloud([]), 0, ""
+        self._chosen, self._shown, self._priced = "", "", 0
         self._adding = threading.RLock()
         self._stop = threading.Event()
         self._maker: threading.Thread | None = None
@@ -102,7 +102,7 @@ class Explorer(Lesson):
 
     def select(self, key: str) -> None:
         """Show one run by its key."""
-        if key not in self._records:
+        if key not in self._points:
             raise KeyError(f"There is no finished run {key!r} here.")
         with self._drawing:
             self._chosen = key
@@ -111,8 +111,10 @@ class Explorer(Lesson):
     def redraw(self) -> None:
         """Follow the controls; the slider walks the frontier of what is shown."""
         with self._adding:
-            if len(self._all) != len(self._points):
+            if self._gathered != len(self._records):
+                self._gathered = len(self._records)
                 self._all = Cloud(list(self._points.values()))
+                self._unshown = unshown(self._held(), len(self._all))
         self._offer()
         cloud = self.cloud
         walk = self.controls["run"]
@@ -129,8 +131,9 @@ class Explorer(Lesson):
         names = cloud.varying[:_MOST_AXES]
         drawn = figures.parallel(cloud, names, labels())
         yield lambda: self._show_knobs(drawn, names)
-        if (known := self._attempts()) != self._priced:
-            said = self._cost()
+        held = self._held()
+        if (known := attempts(held, self._file)) != self._priced:
+            said = cost(held, self._file)
             yield lambda: self._show_cost(said, known)
 
     def start(self) -> bool:
@@ -169,7 +172,7 @@ class Explorer(Lesson):
 
     def save_csv(self, path: str | Path) -> Path:
         """Write the finished runs as a table."""
-        return export.to_csv(self._records.values(), path)
+        return export.to_csv(self._held(), path)
 
     def _busy(self) -> bool:
         worker = self._maker
@@ -206,11 +209,14 @@ class Explorer(Lesson):
         self.progress.show((sweep.finished + sweep.set_aside) / max(1, sweep.total), text)
 
     def _add(self, record: Record) -> None:
-        if record.accuracy is None:
-            return
         with self._adding:
             self._records[record.key] = record
-            self._points[record.key] = export.point(record)
+            if record.state == "finished" and record.accuracy is not None:
+                self._points[record.key] = export.point(record)
+
+    def _held(self) -> list[Record]:
+        with self._adding:
+            return list(self._records.values())
 
     def _offer(self) -> None:
         """Offer the knobs in which the runs differ."""
@@ -237,7 +243,8 @@ class Explorer(Lesson):
         if by != NONE:
             parts = {named(by, v): cloud.where(by, v) for v in cloud.values(by)}
         self.plots["compared"].show(figures.compared(parts), cloud.in_words)
-        self.said.show(f"{self._words(cloud)} {unlike(cloud)}".strip())
+        words = (self._words(cloud), self._unshown, unlike(cloud))
+        self.said.show(" ".join(filter(None, words)))
         if (record := self.selected) is not None and self._shown != record.key:
             self._shown = record.key
             self._show_run(record)
@@ -253,7 +260,7 @@ class Explorer(Lesson):
         self.plots["accuracy"].show(
             curves.accuracy([run]), say("{ends} after {steps:,} steps", ends=ends, steps=run.done)
         )
-        self.plots["epsilon"].show(curves.epsilon(self._curve(record), [run]), ends)
+        self.plots["epsilon"].show(spent(record), ends)
         self.promise.show(
             say(
                 "**The selected run** (seed {seed}): {guarantee}",
@@ -262,13 +269,6 @@ class Explorer(Lesson):
             )
         )
         self.code.text = export.python(record)
-
-    def _curve(self, record: Record) -> Curve:
-        """What a plan spends, priced once."""
-        plan = record.plan_json or ""
-        if plan not in self._curves:
-            self._curves[plan] = record.plan.curve()
-        return self._curves[plan]
 
     def _show_cost(self, said: str, priced: int) -> None:
         self._priced = priced
@@ -279,6 +279,8 @@ class Explorer(Lesson):
         self.plots["knobs"].show(drawn, say("axes: {names}, epsilon, accuracy", names=said))
 
     def _words(self, cloud: Cloud) -> str:
+        if not len(cloud) and self._unshown:
+            return ""
         if not len(cloud):
             begin = (
                 say("Press **Start**: every dot will be a real training run.") if self.sweep else ""
@@ -291,25 +293,3 @@ class Explorer(Lesson):
             runs=len(cloud),
             plans=len(cloud.means),
         )
-
-    def _cost(self) -> str:
-        with self._adding:
-            records = list(self._records.values())
-        if not records:
-            return ""
-        if self._file is None:
-            found = composed(records, {})
-            return say(
-                "**What this picture costs**, if each run was made once. {sentence}",
-                sentence=retold(found.sentence),
-            )
-        with Store(self._file) as store:
-            found = total(store)
-        return say("**What this picture costs.** {sentence}", sentence=retold(found.sentence))
-
-    def _attempts(self) -> int:
-        """How many were paid for, shown or not."""
-        if self._file is None:
-            return len(self._all)
-        with Store(self._file) as store:
-            return store.attempts

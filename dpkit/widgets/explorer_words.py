@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dpkit.figures.sweeps import Cloud
+from dpkit.sweeping import Record
 from dpkit.words import marked, say
 
 LABELS = marked({
@@ -45,3 +47,15 @@ def unlike(cloud: Cloud) -> str:
         "other, so choose one of them by *Show only where* before you compare.",
         kinds=told,
     )
+
+
+def unshown(records: Sequence[Record], shown: int) -> str:
+    """How many finished runs are no dots, and why; empty if all are."""
+    done = [record for record in records if record.state == "finished"]
+    untested = sum(record.accuracy is None for record in done)
+    told = []
+    if endless := len(done) - untested - shown:
+        told.append(say("{number:,} of infinite ε, which promise nothing", number=endless))
+    if untested:
+        told.append(say("{number:,} without a test accuracy", number=untested))
+    return say("Finished runs not shown: {reasons}.", reasons=", ".join(told)) if told else ""
