@@ -66,7 +66,7 @@ class Settings:
         slider=(1, 100),
     )  # fmt: skip
     delta: float = knob(
-        1e-5, "δ", "chance that the epsilon bound may fail", 0, 1, open_low=True, open_high=True,
+        1e-5, "δ", "added probability that e^epsilon does not cover", 0, 1, open_low=True, open_high=True,
         log=True, slider=(1e-8, 1e-2),
     )  # fmt: skip
     epsilon: float | None = knob(

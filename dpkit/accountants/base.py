@@ -92,7 +92,7 @@ def checked_delta(delta: float) -> float:
         value = math.nan
     if not 0.0 < value < 1.0:
         raise ValueError(
-            f"delta (chance that the guarantee may fail) must lie in (0, 1), got {delta!r}; "
+            f"delta (added probability that e^epsilon does not cover) must lie in (0, 1), got {delta!r}; "
             "choose it well below one over the number of records."
         )
     return value

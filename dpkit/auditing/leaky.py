@@ -34,7 +34,7 @@ _KNOBS = {
     "trials": Knob("n", "coins to guess", 2, 1_000_000, integer=True),
     "width": Knob("d", "numbers in an activation", 1, 10_000, integer=True),
     "learning_rate": Knob("η", "learning rate", 0, 1e4, open_low=True),
-    "delta": Knob("δ", "chance that an epsilon bound may fail", 0, 1, True, True),
+    "delta": Knob("δ", "added probability that e^epsilon does not cover", 0, 1, True, True),
     "confidence": Knob("1 - a", "chance that the bound holds", 0.5, 1, open_high=True),
 }
 

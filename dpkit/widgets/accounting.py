@@ -150,7 +150,7 @@ def _controls(setting: Setting) -> dict[str, Slider | Choice]:
                         log=True, integer=True, ends=(say("short"), say("long"))),
         "delta": Slider(label="δ", value=setting.delta, low=1e-12, high=1e-2, log=True,
                         ends=(say("stricter"), say("looser")),
-                        help=say("chance that the epsilon bound may fail")),
+                        help=say("added probability that e^epsilon does not cover")),
         "relation": Choice(label=say("Neighbours"),
                            options=[(say(n), k) for n, k in AccountantsPanel.RELATIONS],
                            value=setting.relation.name,
