@@ -236,7 +236,8 @@ def test_an_estimate_is_drawn_as_the_bound_that_is_promised(file):
 def test_the_chosen_value_stays_when_a_smaller_one_arrives(file):
     noise = (1.0, 4.0, 2.0)
     grid = dp.Grid(PLAN, {"method.noise_multiplier": noise})
-    first, last, middle = sweep(grid, published, linear, store=file, executor=Here())
+    made = sweep(grid, published, linear, store=file, executor=Here())
+    first, last, middle = sorted(made, key=lambda record: record.place)
     panel = Explorer([middle, last])
     panel.turn(knob="method.noise_multiplier")
     panel.turn(value="4.0")
