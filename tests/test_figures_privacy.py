@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from scipy.integrate import trapezoid
 
+import dpkit as dp
 from dpkit.accountants import PLD
-from dpkit.figures import as_plotly, basics, privacy
+from dpkit.figures import abadi, anatomy, as_plotly, basics, batching, curves, privacy, votes
 from dpkit.figures.base import log_axis
 from dpkit.mechanisms import Gaussian, Laplace, Ledger
+from dpkit.plan import Curve
+from dpkit.runs import Run
 
 GRID = np.linspace(-60.0, 60.0, 24_001)
 
@@ -206,3 +209,36 @@ def test_a_logarithmic_axis_writes_its_marks_out(low, high, texts):
     assert axis["ticktext"] == texts and len(axis["tickvals"]) == len(texts)
     assert all(low <= mark <= high * (1 + 1e-9) for mark in axis["tickvals"])
     assert 10 ** axis["range"][0] == pytest.approx(low)
+
+
+DEAR = [0.123412, 1.00001, 2.3801]
+
+
+def drawn_with_prices():
+    """Every figure whose lines are promised epsilons, each drawn with the same ones."""
+    steps = np.array([1, 2, 3])
+    run = Run(dp.Plan(dp.DPSGD(), dp.Poisson(0.1, 3)), "data", "model", 100, "", 0)
+    run.spent_steps, run.spent = [1, 2, 3], DEAR
+    level = abadi.Level("low", (), (), (), steps, DEAR, steps, DEAR)
+    planned = Curve(steps, np.array(DEAR))
+    return {
+        "curves": curves.epsilon(planned, [run]), "abadi": abadi.spent([level], 3.0),
+        "anatomy": anatomy.price(steps, DEAR), "votes": votes.spending([("plain", DEAR)], 3, 1, 2),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["curves", "abadi", "anatomy", "votes"])
+def test_no_promised_epsilon_is_read_below_what_it_is(name):
+    lines = [line for line in drawn_with_prices()[name]["data"] if len(line["x"]) == 3]
+    assert len(lines) >= (2 if name in ("curves", "abadi") else 1)
+    for line in lines:
+        assert "%{customdata}" in line["hovertemplate"] and "%{y" not in line["hovertemplate"]
+        assert line["customdata"] == ["0.124", "1.01", "2.39"]
+
+
+def test_a_band_is_read_as_wide_as_it_is_and_a_foreign_claim_no_smaller():
+    band, claim = batching.bands([batching.Band("shuffled", 1.0099, 2.3801, 1.00001)], (0.1, 9))[
+        "data"
+    ]
+    assert band["customdata"] == ["1", "2.39"] and claim["customdata"] == ["1.01"]
+    assert all("ε %{customdata}" in line["hovertemplate"] for line in (band, claim))

@@ -16,6 +16,7 @@ from dpkit.figures.base import (
     note_at,
     note_in_middle,
     numbers,
+    rounded_up,
 )
 from dpkit.figures.basics import INK, curve, dot, rgba, upright
 from dpkit.words import say
@@ -76,12 +77,12 @@ def spent(
     drawn: list[Figure] = []
     for place, level in enumerate(levels):
         colour, dash = LEVELS[place % 3], SIGNS[place % 3]
-        said = say("ε %{y:.3f} after %{x:.3g} epochs")
+        said = say("ε %{customdata} after %{x:.3g} epochs")
         thin = curve(level.planned_at, level.planned, level.name, rgba(colour, 0.7), dash=dash,
                      hover=say("planned {said}", said=said))  # fmt: skip
-        thin["line"]["width"] = 1.5
+        thin["line"]["width"], thin["customdata"] = 1.5, rounded_up(level.planned)
         thick = curve(level.paid, level.epsilon, level.name, colour, dash=dash, hover=said)
-        thick["line"]["width"] = 2.5
+        thick["line"]["width"], thick["customdata"] = 2.5, rounded_up(level.epsilon)
         thin["showlegend"], thick["showlegend"] = not len(numbers(level.paid)), True
         drawn += [line for line in (thin, thick) if line["x"]]
     known = [v for level in levels for v in numbers(level.planned) if np.isfinite(v)]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, numbers
+from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, numbers, rounded_up
 from dpkit.figures.basics import INK, curve, rgba, upright
 from dpkit.words import say
 
@@ -105,7 +105,8 @@ def trade(clips: ArrayLike, found: Sequence[Parts], present: float, here: Parts)
 def price(steps: ArrayLike, epsilon: ArrayLike) -> Figure:
     """Epsilon after each number of steps, with its end marked."""
     k, found = np.asarray(steps, float), np.asarray(epsilon, float)
-    line = curve(k, found, say("epsilon"), NOISY, hover=say("%{x:.0f} steps: ε = %{y:.3g}"))
+    line = curve(k, found, say("epsilon"), NOISY, hover=say("%{x:.0f} steps: ε = %{customdata}"))
+    line["customdata"] = rounded_up(found)
     layout = layout_of(say("steps"), say("epsilon"), y={"rangemode": "tozero"})
     return {"data": [line, _dot(k[-1], found[-1], say("all steps"), INK)], "layout": layout}
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dpkit.plan import round_up
+
 Figure = dict[str, Any]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
@@ -72,6 +74,11 @@ def note_in_middle(text: str) -> Figure:
 def numbers(values: ArrayLike) -> list[float]:
     """Numbers as a short list: six digits are more than a screen shows."""
     return [float(f"{v:.6g}") for v in np.asarray(values, dtype=float).ravel()]
+
+
+def rounded_up(values: ArrayLike) -> list[str]:
+    """Promised epsilons as they are printed under the mouse: none below what was computed."""
+    return [round_up(value) for value in np.asarray(values, dtype=float).ravel()]
 
 
 def thinned(

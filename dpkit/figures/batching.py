@@ -89,7 +89,8 @@ def bands(rows: Sequence[Band], reach: tuple[float, float]) -> Figure:
         drawn.append({
             "type": "scatter", "mode": "lines+markers", "x": numbers(ends), "y": [y, y],
             "line": wide, "marker": sign,
-            "hovertemplate": f"{row.name}: ε %{{x:.4g}}<extra></extra>",
+            "hovertemplate": f"{row.name}: ε %{{customdata}}<extra></extra>",
+            "customdata": [round_down(row.low), round_up(row.high)],
         })  # fmt: skip
         high = round_up(row.high)
         words = high if known else say("{low} to {high}", low=round_down(row.low), high=high)
@@ -99,7 +100,8 @@ def bands(rows: Sequence[Band], reach: tuple[float, float]) -> Figure:
             drawn.append({
                 "type": "scatter", "mode": "markers", "x": numbers([row.claimed]), "y": [y],
                 "marker": {"color": INK, "size": 12, "symbol": "x"},
-                "hovertemplate": say("what many libraries print: ε %{x:.4g}<extra></extra>"),
+                "hovertemplate": say("what many libraries print: ε %{customdata}<extra></extra>"),
+                "customdata": [round_up(row.claimed)],
             })  # fmt: skip
     layout = layout_of(
         say("ε of the whole run (logarithmic)"), "",

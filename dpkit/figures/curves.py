@@ -15,6 +15,7 @@ from dpkit.figures.base import (
     note_at,
     note_in_middle,
     numbers,
+    rounded_up,
     thinned,
 )
 from dpkit.plan import Curve, round_up
@@ -49,14 +50,15 @@ def epsilon(planned: Curve | None, runs: Sequence[Run], promise: str = "") -> Fi
         lines.append({
             "type": "scatter", "mode": "lines", "name": say("planned"), "x": numbers(planned.steps),
             "y": numbers(planned.epsilon), "line": {"color": "#888888", "width": 2, "dash": "dot"},
-            "hovertemplate": say("planned: ε %{y:.3f} at step %{x}<extra></extra>"),
+            "hovertemplate": say("planned: ε %{customdata} at step %{x}<extra></extra>"),
+            "customdata": rounded_up(planned.epsilon),
         })  # fmt: skip
         end = float(planned.epsilon[-1])
         said = say("planned ε = {epsilon}", epsilon=round_up(end))
         shapes["annotations"] = [note_at(float(planned.steps[-1]), end, said, "right", "bottom")]
     elif planned is not None:
         shapes["annotations"] = [note_in_middle(say("ε = ∞: without noise nothing is promised"))]
-    lines += [_line(run, run.spent_steps, run.spent, i, say("spent ε %{y:.3f}"))
+    lines += [_line(run, run.spent_steps, run.spent, i, say("spent ε %{customdata}"))
               for i, run in enumerate(runs)]  # fmt: skip
     x = _reach(runs, planned)
     layout = layout_of(say("step"), f"ε{promise}", y={"rangemode": "tozero"}, x=x)
@@ -69,6 +71,7 @@ def _line(run: Run, x: Sequence[float], y: Sequence[float], index: int, hover: s
     return {
         "type": "scatter", "mode": "lines+markers" if len(xs) < 3 else "lines",
         "name": say("run {number}", number=index + 1), "x": [float(v) for v in xs],
+        **({"customdata": rounded_up(ys)} if "customdata" in hover else {}),
         "y": [float(f"{v:.5g}") if np.isfinite(v) else None for v in ys],
         "line": {"color": colour, "width": 2.5, "dash": DASHES[index % len(DASHES)]},
         "hovertemplate": say("{hover} at step %{{x}}", hover=hover)

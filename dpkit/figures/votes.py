@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, numbers
+from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, numbers, rounded_up
 from dpkit.figures.basics import INK, curve, rgba, upright
 from dpkit.words import say
 
@@ -102,8 +102,9 @@ def spending(
         found = np.asarray(values, float)
         steps = np.arange(1, len(found) + 1)
         dash = ("solid", "dash", "dot")[place % 3]
-        drawn.append(curve(steps, found, name, COLOURS[place], dash=dash,
-                           hover=say("%{x} steps: ε = %{y:.3g}")))  # fmt: skip
+        hover = say("%{x} steps: ε = %{customdata}")
+        line = curve(steps, found, name, COLOURS[place], dash=dash, hover=hover)
+        drawn.append(line | {"customdata": rounded_up(found)})
     top = 1.1 * max(budget, *(float(np.max(v, initial=0.0)) for _, v in lines))
     most = max(len(np.asarray(values)) for _, values in lines)
     layout = layout_of(
