@@ -196,7 +196,26 @@ BAD = [
     (" 1,234.5 ", "without quotes: 1234.5."),
     ("ε = 2.1", "without quotes: 2.1."),
     ("90%", "write 0.25 for 25%"),
-    ("2,197", "without quotes: 2197."),
+    ("2,197", "Write 2.197 or 2197, whichever"),
+    ("1,234,567", "without quotes: 1234567."),
+    ("2.1 or so", "without quotes: 2.1."),
+    ("1_000", "without quotes: 1_000."),
+    *(
+        (text, "write the formula without quotes")
+        for text in (
+            "ln(9)",
+            "ln 9",
+            "1/0.1",
+            "2*5",
+            "10^1",
+            "√8",
+            "log10(9)",
+            "2 × 5",
+            "5 - 3",
+            "(2.1)",
+            "e 2",
+        )
+    ),
     ("2,19", "a point, not a comma"),
     ("ln 9 or so"[:2], "That is text"),
     ("", "That is text"),
@@ -262,8 +281,11 @@ def test_nothing_that_is_given_ends_in_a_traceback(anything):
 
 
 def test_units_forms_and_choices_are_told():
-    share = Exercise(0.24, 0.26, ("soft", "strong"), "why")
+    share = Exercise(0.24, 0.26, ("soft", "strong"), "why", share=True)
     assert "divide it by 100" in share.verdict(25).text and share.verdict(25).right is None
+    assert "divide it by 100" in book()["06.4"].verdict(3.521).text
+    assert [name for name in book() if book()[name].share] == ["06.4"]
+    assert "percent" not in book()["05.4"].verdict(92.63).text, "an epsilon is no share"
     whole = Exercise(18, 18, ("soft", "strong"), "why", "whole")
     assert "whole number" in whole.verdict(18.4).text and whole.verdict(18.4).right is None
     assert whole.verdict(18.0000000001).right
@@ -277,6 +299,32 @@ def test_an_exercise_that_is_not_there_is_told(name, capsys):
     course.check(name, 3)
     course.hint(name)
     assert capsys.readouterr().out.count("There is no exercise") == 2
+
+
+@pytest.mark.parametrize("name", ["01.9", "01.", "01", "1", 1, 1.9])
+def test_a_lesson_without_that_exercise_lists_its_own(name, capsys):
+    course.check(name, 3)
+    course.hint(name)
+    told = f"There is no exercise {name}; lesson 01 has 01.1, 01.2, 01.3."
+    assert capsys.readouterr().out == f"{told}\n{told}\n"
+
+
+PROMISED = {
+    "01.1": (2.197, 2.2, 2.19), "01.3": (2.06, 2.07, 2.1, 2.05), "03.1": (0.947, 0.95, 0.94),
+    "04.2": (11.49, 11.5, 12, 11.4), "05.2": (2.8, 2.83, 2.84), "05.3": (1.415, 1.42, 1.41),
+    "05.4": (0.927, 0.93, 0.92), "06.2": (4.875, 4.88, 4.9, 4.86), "06.3": (6.13, 6.2, 6.1),
+    "07.3": (0.316, 0.32, 0.31), "07.4": (0.623, 0.63, 0.62), "08.1": (3.994, 4, 3.98),
+    "08.2": (12.63, 12.7, 13, 12.6), "08.3": (1.994, 2, 1.98), "08.4": (4.39, 4.4, 4.38),
+    "09.3": (4.38, 4.4, 4.37), "10.1": (8980, 8981, 8982), "10.2": (14987, 15000, 14900),
+    "03.3": (21364, 21365), "11.1": (10.55, 10.6, 11, 10.5), "11.2": (4.16, 4.2, 4.15),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_a_promise_is_rounded_up(name):
+    *right, wrong = PROMISED[name]
+    assert all(book()[name].verdict(number).right for number in right)
+    assert book()[name].verdict(wrong).right is False, "it promises what is not proven"
 
 
 def test_the_course_needs_neither_torch_nor_numpy():
@@ -589,11 +637,31 @@ def test_the_instructors_notes_have_a_chapter_for_each_lesson(lesson):
     assert chapter.count("\n* ") >= 3
 
 
+def minutes_shown(lessons):
+    text = SOURCE.with_name("lessons.md").read_text("utf-8")
+    total = 0
+    for number, parts in re.findall(r"\*\*(\d\d)\*\* (.+?)\.(?:\s|$)", "\n".join(lessons)):
+        (chapter,) = re.findall(rf"^## {number} .*?(?=^## |\Z)", text, re.M | re.S)
+        rows = re.findall(r"^\| (\d+) \| (.+) \|$", chapter, re.M)
+        for part in parts.split("; "):
+            (minutes,) = (int(minutes) for minutes, name in rows if name.startswith(part))
+            total += minutes
+    return total
+
+
 def test_the_plans_of_the_whole_course_add_up():
     text = SOURCE.with_name("README.md").read_text("utf-8")
     ninety, weeks = text.split("## Ninety minutes")[1].split("## Three weeks")
     assert sum(map(int, re.findall(r"^\| (\d+) \| ", ninety, re.M))) == 90
     for lesson in course.LESSONS:
         assert re.search(rf"\b{lesson.number}\b", weeks), "every lesson has its meeting"
+    meetings = re.findall(r"^\| \d \| \d \| (.+?) \| (\d+) \|", weeks, re.M)
+    assert len(meetings) == 6
+    for shown, total in meetings:
+        always, _, one_of = shown.partition("Then one of ")
+        choices = {minutes_shown([lesson]) for lesson in re.split(r" (?=\*\*)", one_of)}
+        assert len(choices) == 1, "whichever is chosen takes as long"
+        taken = minutes_shown(re.split(r" (?=\*\*)", always)) + choices.pop()
+        assert taken == int(total) <= 60, shown
     for target in re.findall(r"\]\((\w+\.\w+)\)", text):
         assert SOURCE.with_name(target).exists(), target

@@ -8,6 +8,10 @@ from typing import Any
 
 from dpkit.words import say
 
+_NUMBER = r"[-+]?(\d{1,3}(,\d{3})+(?!\d)|\d+(_\d+)*|(?=\.\d))(\.\d*)?(e[-+]?\d+)?"
+_FORMULA = r"[\d+\-*/^%!()\[\]{}|√×·÷²³π]|\b(a?sqrt|log|ln|lg|exp|e|pi|root|over|times)\b"
+"""What in a text, beside a number, tells that the number alone is not what is meant."""
+
 
 class Unreadable(ValueError):
     """What was given is no number; the message says what it is, and what to do."""
@@ -69,11 +73,17 @@ def _text(given: str) -> str:
     percent = re.fullmatch(r"([-+]?[\d.,]+)\s*%", plain)
     if percent:
         return say("A percentage is a share of 100: write 0.25 for 25%, without quotes.")
-    if re.fullmatch(r"[-+]?\d+,\d+", plain) and not re.fullmatch(r"[-+]?\d{1,3},\d{3}", plain):
+    if re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", plain):
+        small, large = plain.replace(",", "."), plain.replace(",", "")
+        return say("Write {small} or {large}, whichever you mean, without comma and quotes.",
+                   small=small, large=large)  # fmt: skip
+    if re.fullmatch(r"[-+]?\d+,\d+", plain):
         return say("Numbers have a point, not a comma, in Python; and no quotes.")
-    found = re.search(r"[-+]?(\d[\d,_]*\.?\d*|\.\d+)(e[-+]?\d+)?", plain, re.IGNORECASE)
+    found = re.search(_NUMBER, plain, re.IGNORECASE)
     if found is None:
         return say("That is text, and a number is asked for.")
+    if re.search(_FORMULA, plain[: found.start()] + " " + plain[found.end() :], re.IGNORECASE):
+        return say("That is text: write the formula without quotes.")
     number = found[0].replace(",", "")
     return say("That is text: write the number alone, without quotes: {number}.", number=number)
 

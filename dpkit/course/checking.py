@@ -51,9 +51,15 @@ def verdict(exercise: str, answer: Any) -> Verdict:
 
 def _name(exercise: Any) -> str | None:
     """The name of an exercise, 1.1 as well as 01.1; one that is not there is told."""
-    name = str(exercise).strip().zfill(4)
+    given = str(exercise).strip()
+    name, lesson = given.zfill(4), given.partition(".")[0].zfill(2)
     if name in book():
         return name
+    there = [known for known in book() if known.startswith(f"{lesson}.")]
+    if there:
+        print(say("There is no exercise {name}; lesson {lesson} has {names}.",
+                  name=given, lesson=lesson, names=", ".join(there)))  # fmt: skip
+        return None
     near = difflib.get_close_matches(name, book(), 3, 0.5) or list(book())[:3]
     print(say("There is no exercise {name}; there are, for instance, {names}.",
               name=name, names=", ".join(near)))  # fmt: skip

@@ -35,7 +35,8 @@ class Exercise:
     """A question whose answer is one number.
 
     What lies from `low` to `high` counts as right. `kind` is "number", "whole", or "choice" of
-    the numbers 1 to `options`. Each wrong answer brings the next of the `hints`.
+    the numbers 1 to `options`; `share` says that a share of 1 is asked for. Each wrong
+    answer brings the next of the `hints`.
     """
 
     low: float
@@ -44,6 +45,7 @@ class Exercise:
     why: str
     kind: str = "number"
     options: int = 0
+    share: bool = False
     wrong: tuple[Misconception, ...] = ()
 
     @classmethod
@@ -81,7 +83,7 @@ class Exercise:
             return say("A whole number is asked for.")
         if self.low <= -number <= self.high:
             return say("The size is right, the sign is not.")
-        if self.high <= 1 and self.low <= number / 100 <= self.high:
+        if self.share and self.low <= number / 100 <= self.high:
             return say("That is in percent: divide it by 100.")
         return None
 

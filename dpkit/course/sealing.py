@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _NEEDED = ("question", "answer", "solution", "hints", "why")
-_KNOWN = {*_NEEDED, "kind", "options", "exact", "below", "above", "facts", "wrong"}
+_KNOWN = {*_NEEDED, "kind", "options", "exact", "below", "above", "share", "facts", "wrong"}
 _KINDS = ("number", "whole", "choice")
 _EXACT = 1e-6
 
@@ -46,7 +46,7 @@ def shipped(found: Mapping[str, Parts]) -> dict[str, Parts]:
     made: dict[str, Parts] = {}
     for name, parts in found.items():
         low, high = bounds(parts)
-        kept: Parts = {key: parts[key] for key in ("kind", "options") if key in parts}
+        kept: Parts = {key: parts[key] for key in ("kind", "options", "share") if key in parts}
         wrong = [{key: known[key] for key in ("value", "says", "within") if key in known}
                  for known in parts.get("wrong", [])]  # fmt: skip
         made[name] = {
