@@ -83,7 +83,7 @@ def _shipped(lab, browser, path, panels, plots):
         drawn(notebook, plots)
         assert notebook.page.locator(".dpkit-lesson").count() == panels
         assert notebook.page.locator("text=Not answered yet").count() == (
-            path.read_text().count("check(my_")
+            path.read_text().count("course.check(")
         )
         notebook.shot(f"lesson-{path.stem}")
         notebook.assert_clean()
