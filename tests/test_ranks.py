@@ -42,9 +42,20 @@ def test_two_ranks_train_the_model_that_one_process_trains(both, alone):
         assert rank["seeded"]["losses"] == pytest.approx(alone["losses"])
 
 
-@pytest.mark.parametrize("case", ["seeded", "other start", "secret", "resumed"])
+@pytest.mark.parametrize("case", ["seeded", "other start", "secret", "resumed", *two_ranks.MASKS])
 def test_every_rank_holds_the_same_bits(both, case):
     assert torch.equal(both[0][case]["weights"], both[1][case]["weights"])
+
+
+@pytest.mark.parametrize("name", two_ranks.MASKS)
+def test_two_ranks_move_the_support_that_one_process_moves(both, name):
+    alone = two_ranks.trained(two_ranks.model(), two_ranks.plan(mask=two_ranks.MASKS[name]), seed=5)
+    start = two_ranks.flat(two_ranks.model())
+    gap = (both[0][name]["weights"] - alone["weights"]).norm()
+    assert gap < 1e-4 * alone["weights"].norm() and both[1][name]["noise"] is None
+    moved = both[0][name]["weights"] != start
+    assert torch.equal(moved, alone["weights"] != start) and 0 < moved.sum() < len(moved)
+    assert both[0][name]["noise"].shape == alone["noise"].shape and alone["noise"].shape[1] == 61
 
 
 def test_rank_0_alone_draws_the_noise_once_and_in_full(both, alone):

@@ -12,14 +12,17 @@ from torch import distributed, nn
 
 import dpkit as dp
 from dpkit.gradients import Adam
+from dpkit.methods import Freeze, Magnitude, Select
+from dpkit.methods.masks import Mask
 from dpkit.ranks import Ranks
 from tests.privacy.planted.ranks import planted
 
 RECORDS, STEPS = 90, 12
+MASKS = {"frozen": Freeze(0.7), "selected": Select(0.7, by=Magnitude())}
 
 
-def plan(sigma: float = 1.1, steps: int = STEPS) -> dp.Plan:
-    method = dp.DPSGD(sigma, 0.5, 0.05, optimiser=Adam())
+def plan(sigma: float = 1.1, steps: int = STEPS, mask: Mask | None = None) -> dp.Plan:
+    method = dp.DPSGD(sigma, 0.5, 0.05, optimiser=Adam(), mask=mask)
     return dp.Plan(method, dp.Poisson(0.2, steps), delta=1e-3)
 
 
@@ -109,6 +112,7 @@ def _cases(folder: Path) -> None:
         "damaged on one": refused(seed=5, checkpoint=damaged),
         "short of memory": refused(seed=5, memory_budget=None if rank else 10),
     }
+    found |= {name: trained(model(), plan(mask=mask), seed=5) for name, mask in MASKS.items()}
     torch.save(found, folder / f"rank{rank}.pt")
     distributed.destroy_process_group()
 
