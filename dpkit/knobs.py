@@ -50,6 +50,8 @@ class Knob:
             kind = "a whole number" if self.integer else "a number"
             also = " or a function of the step" if self.schedule else ""
             rest = "; it cannot follow a schedule" if callable(value) else ""
+            if isinstance(value, int) and not isinstance(value, bool):
+                rest = ", too large a number"
             told = repr(value) if len(repr(value)) < 200 else f"{repr(value)[:20]}..."
             raise TypeError(f"{self.describe(name)} must be {kind}{also}, got {told}{rest}.")
         if not self.admits(value):

@@ -201,8 +201,6 @@ def _loaded(item: Any) -> Mechanism:
         return kind(**given)
     except TypeError as error:
         raise ValueError(str(error)) from None
-    except OverflowError:
-        raise ValueError(f"{kind.__name__} in a stored ledger has too large a number.") from None
 
 
 def _value(name: str, kind: Any, value: Any) -> Any:
