@@ -47,8 +47,8 @@ class Plan:
     method: Method
     sampler: Sampler
     delta: float = knob(
-        1e-5, "δ", "added probability that e^epsilon does not cover", 0, 1, open_low=True, open_high=True,
-        log=True, slider=(1e-8, 1e-2),
+        1e-5, "δ", "added probability that e^epsilon does not cover", 0, 1,
+        open_low=True, open_high=True, log=True, slider=(1e-8, 1e-2),
     )  # fmt: skip
     relation: Neighbours | None = None
     accountant: Accountant = field(default_factory=PLD)

@@ -66,8 +66,8 @@ class Settings:
         slider=(1, 100),
     )  # fmt: skip
     delta: float = knob(
-        1e-5, "δ", "added probability that e^epsilon does not cover", 0, 1, open_low=True, open_high=True,
-        log=True, slider=(1e-8, 1e-2),
+        1e-5, "δ", "added probability that e^epsilon does not cover", 0, 1,
+        open_low=True, open_high=True, log=True, slider=(1e-8, 1e-2),
     )  # fmt: skip
     epsilon: float | None = knob(
         None, "ε", "price to solve the noise for", 0, 1e6, open_low=True, optional=True, log=True,

@@ -92,8 +92,8 @@ def checked_delta(delta: float) -> float:
         value = math.nan
     if not 0.0 < value < 1.0:
         raise ValueError(
-            f"delta (added probability that e^epsilon does not cover) must lie in (0, 1), got {delta!r}; "
-            "choose it well below one over the number of records."
+            f"delta (added probability that e^epsilon does not cover) must lie in (0, 1), got "
+            f"{delta!r}; choose it well below one over the number of records."
         )
     return value
 

@@ -45,7 +45,9 @@ _KNOBS = {
     "canaries": Knob("m", "canaries in one run", 10, 100_000, integer=True),
     "observations": Knob("n", "coin tosses to observe", 100, 1e9, integer=True),
     "confidence": Knob("1 - a", "chance that the bound holds", 0.5, 1, open_high=True),
-    "delta": Knob("δ", "added probability that e^epsilon does not cover", 0, 1, True, True, optional=True),
+    "delta": Knob(
+        "δ", "added probability that e^epsilon does not cover", 0, 1, True, True, optional=True
+    ),
 }
 
 

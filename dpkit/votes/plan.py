@@ -62,8 +62,8 @@ class VotePlan:
         slider=(0.1, 20.0),
     )  # fmt: skip
     delta: float = knob(
-        1e-5, "δ", "added probability that e^epsilon does not cover", 0, 1, open_low=True, open_high=True,
-        log=True, slider=(1e-8, 1e-2),
+        1e-5, "δ", "added probability that e^epsilon does not cover", 0, 1,
+        open_low=True, open_high=True, log=True, slider=(1e-8, 1e-2),
     )  # fmt: skip
     copies: int = knob(
         1, "r", "teachers that may hold one record", 1, 1000, integer=True, slider=(1, 4)
