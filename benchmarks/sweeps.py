@@ -129,12 +129,14 @@ def interactions(panel) -> Iterator[tuple[str, Callable[[int], object]]]:
         lambda n: panel.select(panel.cloud.points[(n * 997) % len(panel.cloud)].key),
     )
     yield "choose the knob of the filter", lambda n: panel.turn(knob=knobs[n % 3])
-    yield "filter by its value", lambda n: panel.turn(value=str(n % 2))
+    held = panel.cloud.values(panel.value("knob"))
+    yield "filter by its value", lambda n: panel.turn(value=repr(held[n % 2]))
     yield "no filter", lambda n: (panel.turn(value="all"), panel.turn(knob=knobs[n % 3]))[0]
     panel.turn(value="all", knob="none", colour="none", by="none")
     panel.join()
     yield "parallel coordinates, a moment later", lambda n: next(iter(panel.afterwards()))()
-    yield "total cost, once for new runs", lambda n: panel._show_cost(panel._cost(), 0)
+    yield "total cost, once for new runs", lambda n: (setattr(panel, "_priced", -1), [
+        draw() for draw in panel.afterwards()])  # fmt: skip
 
 
 def times(act: Callable[[int], object], rounds: int) -> dict[str, float]:
