@@ -101,8 +101,10 @@ def _watched(runs: Any, quiet: bool) -> None:
 
 
 def _told(runs: Any, store: Any) -> None:
+    from dpkit.figures import sweeps
     from dpkit.plan import round_up
     from dpkit.sweeping.composition import total
+    from dpkit.sweeping.export import points
 
     print(f"{runs.finished} of {runs.total} runs in {store.path}, {runs.set_aside} set aside")
     asked = [r for r in store.records("finished") if r.key in runs.keys and r.accuracy is not None]
@@ -110,21 +112,9 @@ def _told(runs: Any, store: Any) -> None:
         print(f"accuracy {record.accuracy:.2%} at epsilon {round_up(record.epsilon)}, delta "
               f"{record.plan.delta:g} ({record.plan.neighbours.value}), seed {record.seed}: "
               f"{record.settings}")  # fmt: skip
-    for sentence in filter(None, (_unlike(asked), total(store).sentence)):
+    unlike = sweeps.Cloud(points(asked)).unlike()
+    for sentence in filter(None, (unlike, total(store).sentence)):
         print(sentence)
-
-
-def _unlike(records: list[Any]) -> str:
-    """What to know before runs are compared that promise different things, if they do."""
-    from dpkit.figures.sweeps import Cloud
-    from dpkit.sweeping.export import points
-
-    found = Cloud(points(records)).promises
-    kinds = "; ".join(f"{name}: {', '.join(values)}" for name, values in found.items())
-    return kinds and (
-        f"These promises are not of one kind ({kinds}): an epsilon of the one is not an epsilon of "
-        f"the other."
-    )
 
 
 def _exported(given: argparse.Namespace, store: Any) -> None:
@@ -141,7 +131,7 @@ def _exported(given: argparse.Namespace, store: Any) -> None:
     if given.html:
         found = sweeps.Cloud(export.points(records))
         plane = [("Test accuracy against epsilon", sweeps.plane(found))]
-        words = f"{found.in_words}. {_unlike(records)} {total(store).sentence}"
+        words = f"{found.in_words}. {found.unlike()} {total(store).sentence}"
         given.html.write_text(figures.as_html(plane, "dpkit sweep", words))
 
 

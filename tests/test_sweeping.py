@@ -751,15 +751,16 @@ def test_models_of_one_name_that_differ_elsewhere_are_told_apart():
     assert name_of(kinds[0]) != name_of(kinds[1])
 
 
-def test_runs_of_other_records_or_promises_are_not_passed_off_as_one_kind(tmp_path, capsys):
-    from dpkit.cli_sweep import _unlike
+def test_runs_of_other_records_or_promises_are_not_passed_off_as_one_kind(tmp_path):
+    def unlike(records):
+        return figures.Cloud(export.points(records)).unlike()
 
     with Store(tmp_path / "s.sqlite") as store:
         for size in (60, 90):
             list(sweep(PLAN, records(size), linear, store=store, executor=Here()))
         held = list(store.records("finished"))
-        assert len({r.data for r in held}) == 1 and "records: " in _unlike(held)
-        assert not _unlike(held[:1])
+        assert len({r.data for r in held}) == 1 and "records: " in unlike(held)
+        assert not unlike(held[:1])
 
 
 def test_an_epsilon_that_is_not_its_plans_is_refused(tmp_path):

@@ -114,6 +114,18 @@ class Cloud:
         found = {name: [_said(value) for value in self.values(name)] for name in PROMISE}
         return {name: values for name, values in found.items() if len(values) > 1}
 
+    def unlike(self, labels: Mapping[str, str] | None = None) -> str:
+        """What to know before runs are compared that promise different things, if they do."""
+        kinds = "; ".join(
+            f"{(labels or {}).get(name, name)}: {', '.join(values)}"
+            for name, values in self.promises.items()
+        )
+        return kinds and say(
+            "These promises are not of one kind ({kinds}): an ε of the one is not an ε of the "
+            "other.",
+            kinds=kinds,
+        )
+
     def values(self, name: str) -> list[Any]:
         """The different values of a knob, in rising order, what has none last."""
         if name not in self._values:

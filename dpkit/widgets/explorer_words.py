@@ -38,15 +38,9 @@ def named(name: str, value: Any) -> str:
 
 
 def unlike(cloud: Cloud) -> str:
-    """What to know before runs are compared that promise different things; empty for one kind."""
-    if not cloud.promises:
-        return ""
-    told = "; ".join(f"{label(name)}: {', '.join(v)}" for name, v in cloud.promises.items())
-    return say(
-        "**These promises are not of one kind** ({kinds}): an ε of the one is not an ε of the "
-        "other, so choose one of them by *Show only where* before you compare.",
-        kinds=told,
-    )
+    """What to know, and to do, before runs of different promises are compared; or nothing."""
+    told = cloud.unlike(labels())
+    return told and f"**{told}** " + say("Choose one of them by *Show only where*.")
 
 
 def unshown(records: Sequence[Record], shown: int) -> str:

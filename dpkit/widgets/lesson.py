@@ -64,7 +64,7 @@ class Lesson(ipywidgets.VBox):
 
     def redraw(self) -> None:
         """Show every plot and the words anew, from the values of the controls."""
-        raise NotImplementedError
+        raise NotImplementedError  # widgets have a metaclass of their own, so no ABC
 
     def afterwards(self) -> Iterator[Callable[[], None]]:
         """Compute what takes longer, and yield what shows it: it is called if nothing changed."""

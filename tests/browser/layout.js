@@ -121,6 +121,13 @@ window.dpkitLayout = (root) => {
     const note = plot.querySelector(".dpk-wait:not([hidden])");
     const told = plot.querySelector(".annotation-text") || note?.textContent.trim();
     if (!marks.length && !told) faults.push(["blank plot", `${title}: no mark and no sentence`]);
+    // a key whose mark has no sign of its own falls back to a dot: colour alone tells them apart
+    const traces = plot.querySelector(".js-plotly-plot")?.data ?? [];
+    for (const key of plot.querySelectorAll(".dpk-key")) {
+      const symbol = traces.find((t) => t.name === key.textContent && t.mode === "markers")?.marker?.symbol;
+      const dot = key.querySelector("circle[fill=currentColor]");
+      if (dot && typeof symbol === "string" && symbol !== "circle") faults.push(["unlike", `the key “${key.textContent}” of ${title} is a dot, its mark ${symbol}`]);
+    }
     const paper = light(ground(plot));
     for (const text of plot.querySelectorAll(".dpk-figure text")) {
       if (!text.textContent.trim() || !seen(text) || text.closest(".annotation-text-g")?.querySelector("rect.bg[style*='fill-opacity: 1']")) continue;

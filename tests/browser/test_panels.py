@@ -127,6 +127,8 @@ DRAWINGS = {
     "'line': {'color': 'rgba(0,0,0,0)'}}], 'layout': {}}, 'two'",
     "faint": "wave(2, xaxis={'tickfont': {'color': '#cccccc'}}), 'grey'",
     "untold": "wave(3), ''",
+    "unlike": "{'data': [{'type': 'scatter', 'mode': 'markers', 'name': 'odd', 'x': [1, 2], "
+    "'y': [1, 2], 'marker': {'symbol': 'hourglass'}}], 'layout': {'showlegend': True}}, 'odd'",
 }
 
 

@@ -295,32 +295,23 @@ def test_a_release_that_was_paid_for_is_kept_and_never_drawn_again(after, tmp_pa
     assert not rest.draws and last.ledger == plan.ledger()
 
 
-def test_a_release_that_was_lost_is_not_drawn_again_unpaid(tmp_path, monkeypatch):
-    """K. The power fails between the draw and the disk: the run is over, in words."""
-    path = tmp_path / "run.pt"
-    monkeypatch.setattr(training._Run, "_kept_at_once", lambda self, done, released: None)
-    plan, log = interrupted(path, ONCE, 1)
-    assert len(log.draws) == 1 and checkpoints.read(path).paid == 6
-    rest = Recording()
-    with (
-        listening(rest),
-        pytest.warns(UserWarning, match="interrupted"),
-        pytest.raises(dp.Refused, match="lost when it was interrupted"),
-    ):
-        list(dp.train(model_of(), smuggled(*data_of()), plan, checkpoint=path))
-    assert not rest.draws
+FRESH = dp.NeuralDP(
+    1.3, 0.7, 0.2, release="each epoch", steps_per_epoch=3, labels=dp.RandomisedResponse(1.0, 3),
+)  # fmt: skip
 
 
-def test_labels_that_were_lost_are_not_replaced_by_raw_ones(tmp_path, monkeypatch):
-    """K. Killed in the very first step, resumed where a fresh release of activations is due."""
+@pytest.mark.parametrize(("method", "draws"), [(ONCE, 1), (FRESH, 2)], ids=["rows", "labels too"])
+def test_what_was_lost_is_neither_drawn_again_unpaid_nor_replaced(
+    method, draws, tmp_path, monkeypatch
+):
+    """K. The power fails between the first draw and the disk: the run is over, in words.
+
+    A fresh release of activations is due where the second run begins; raw labels are none.
+    """
     path = tmp_path / "run.pt"
     monkeypatch.setattr(training._Run, "_kept_at_once", lambda self, done, released: None)
-    method = dp.NeuralDP(
-        1.3, 0.7, 0.2, release="each epoch", steps_per_epoch=3,
-        labels=dp.RandomisedResponse(1.0, 3),
-    )  # fmt: skip
     plan, log = interrupted(path, method, 1)
-    assert len(log.draws) == 2 and checkpoints.read(path).paid == 6
+    assert len(log.draws) == draws and checkpoints.read(path).paid == 6
     rest = Recording()
     with (
         listening(rest),
