@@ -44,9 +44,9 @@ WIDTH, SENT = 64, 16
 
 
 def workers(options: argparse.Namespace) -> dict[str, object]:
-    """Seconds of 100 runs from the call of `sweep` to the last record, processes begun included."""
+    """Seconds from the call of `sweep` to the last record, processes begun included."""
     over = {"method.noise_multiplier": (0.8, 1.1, 2.0, 4.0, 8.0), "method.max_grad_norm": (0.1, 1)}
-    grid, seeds = dp.Grid(SMALL, over), range(10)
+    grid, seeds = dp.Grid(SMALL, over), range(options.seeds)
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(options.rounds):
         for count in (1, 2) if turn % 2 == 0 else (2, 1):
@@ -54,12 +54,12 @@ def workers(options: argparse.Namespace) -> dict[str, object]:
                 start = time.perf_counter()
                 made = dp.sweep(grid, "digits", dp.zoo.mlp, seeds=seeds, workers=count,
                                 store=Path(folder) / "runs.sqlite")  # fmt: skip
-                assert len(list(made)) == 100
+                assert len(list(made)) == 10 * options.seeds
                 seconds[count].append(round(time.perf_counter() - start, 2))
             print(f"{count} worker(s): {seconds[count][-1]} s", flush=True)
     times = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
     return {
-        "what": "100 runs on the digits: MLP 64-100-10, 50 steps, one thread a worker",
+        "what": f"{10 * options.seeds} runs on the digits: MLP 64-100-10, 50 steps, one thread a worker",
         "seconds with one worker": seconds[1], "seconds with two workers": seconds[2],
         "median seconds with two": statistics.median(seconds[2]), "bar in seconds": 60,
         "two against one, by round": [round(t, 3) for t in times],
@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("part", choices=("workers", "explorer", "mnist"))
     parser.add_argument("--rounds", type=int, help="3 of workers, 40 of each interaction")
     parser.add_argument("--runs", type=int, default=5_000, help="rows in the explorer")
+    parser.add_argument("--seeds", type=int, default=10, help="ten runs of `workers` a seed")
     parser.add_argument("--workers", type=int, help="processes that make the MNIST sweep")
     parser.add_argument("--store", type=Path, help="where the MNIST sweep or the rows are kept")
     parser.add_argument("--json", type=Path)
