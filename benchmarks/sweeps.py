@@ -59,7 +59,8 @@ def workers(options: argparse.Namespace) -> dict[str, object]:
             print(f"{count} worker(s): {seconds[count][-1]} s", flush=True)
     times = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
     return {
-        "what": f"{10 * options.seeds} runs on the digits: MLP 64-100-10, 50 steps, one thread a worker",
+        "what": f"{10 * options.seeds} runs on the digits:"
+        " MLP 64-100-10, 50 steps, one thread a worker",
         "seconds with one worker": seconds[1], "seconds with two workers": seconds[2],
         "median seconds with two": statistics.median(seconds[2]), "bar in seconds": 60,
         "two against one, by round": [round(t, 3) for t in times],
