@@ -7,9 +7,11 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 _OPEN = (
@@ -58,7 +60,7 @@ def _lab(options: argparse.Namespace) -> int:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
     with tempfile.TemporaryDirectory() as own:
-        return subprocess.call(command, env=os.environ | _quiet(Path(own)))
+        return _serve(command, os.environ | _quiet(Path(own)))
 
 
 def _quiet(folder: Path) -> dict[str, str]:
@@ -85,7 +87,22 @@ def _lecture(options: argparse.Namespace) -> int:
     templates = str(Path(__file__).parent / "lecture")
     paths = os.pathsep.join(filter(None, [templates, os.environ.get("JUPYTER_PATH")]))
     print(_OPEN, file=sys.stderr)
-    return subprocess.call(command, env={**os.environ, "JUPYTER_PATH": paths})
+    return _serve(command, {**os.environ, "JUPYTER_PATH": paths})
+
+
+def _serve(command: list[str], env: Mapping[str, str]) -> int:
+    """Run a server until it ends; who ends this command ends the server, never one alone."""
+    with subprocess.Popen(command, env=env) as server:
+        # Ctrl-C reaches the server from the terminal too, which asks and saves before it ends.
+        held = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
+        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+            if number := getattr(signal, name, None):
+                held[number] = signal.signal(number, lambda *_: server.terminate())
+        try:
+            return server.wait()
+        finally:
+            for number, handler in held.items():
+                signal.signal(number, handler)
 
 
 def _wanted(module: str, name: str, extra: str) -> None:

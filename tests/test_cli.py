@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,16 +156,28 @@ def test_secret_noise_is_not_a_teaching_run(capsys):
 def test_lab_asks_nobody_about_news(monkeypatch):
     told = {}
 
-    def call(command, env):
+    def serve(command, env):
         for folder in env["JUPYTER_CONFIG_PATH"].split(os.pathsep):
             file = Path(folder, "labconfig", "default_setting_overrides.json")
             told.update(json.loads(file.read_text()) if file.exists() else {})
         told["paths"] = env["JUPYTER_CONFIG_PATH"].split(os.pathsep)
         return 7
 
-    monkeypatch.setattr("subprocess.call", call)
+    monkeypatch.setattr("dpkit.cli_lab._serve", serve)
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "of-the-reader")
     assert main(["lab", "--no-browser"]) == 7
     asked = told["@jupyterlab/apputils-extension:notification"]
     assert asked == {"fetchNews": "false", "checkForUpdates": False}
     assert told["paths"][1:] == ["of-the-reader"] and not Path(told["paths"][0]).exists()
+
+
+def test_who_ends_the_command_ends_its_server(tmp_path):
+    server = "import time; print(1, flush=True); time.sleep(60)"
+    code = "import os, sys; from dpkit.cli_lab import _serve; print(os.getpid(), flush=True); "
+    code += f"sys.exit(_serve([sys.executable, '-c', {server!r}], os.environ) != -15)"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as lab:
+        assert lab.stdout.readline() and lab.stdout.readline() == "1\n"
+        lab.send_signal(signal.SIGTERM)
+        # The pipe ends when the server has ended too: it holds the other end.
+        assert lab.communicate(timeout=20)[0] == "" and lab.returncode == 0

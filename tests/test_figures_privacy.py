@@ -242,3 +242,16 @@ def test_a_band_is_read_as_wide_as_it_is_and_a_foreign_claim_no_smaller():
     ]
     assert band["customdata"] == ["1", "2.39"] and claim["customdata"] == ["1.01"]
     assert all("ε %{customdata}" in line["hovertemplate"] for line in (band, claim))
+
+
+def test_no_epsilon_under_the_mouse_or_in_a_label_is_below_the_computed_one():
+    end = 1.2341
+    line = privacy.Priced("PLD", 0, [1, 10], [0.50001, end])
+    figure = privacy.accountants([line], x_range=(1, 10), y_range=(0.1, 10))
+    trace, point = figure["data"]
+    assert trace["customdata"] == ["0.501", "1.24"] and "customdata" in trace["hovertemplate"]
+    assert "1.24" in str(point) and "1.23" not in str(point).replace("1.2341", "")
+    told = [privacy.losses([0, 1, 2], [0.5, 0.5], [0.5, 0.5], end),
+            privacy.tradeoff([0, 1], [1, 0], end, 1e-5)]  # fmt: skip
+    assert all("1.24" in str(found) and "1.23" not in str(found).replace("1.2341", "")
+               for found in told)  # fmt: skip

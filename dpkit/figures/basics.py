@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, note_in_middle, numbers
+from dpkit.plan import round_up
 from dpkit.words import say
 
 WITHOUT, WITH = COLOURS[0], COLOURS[1]
@@ -219,7 +220,7 @@ def profiles(
         said = say("claimed ε {epsilon:.3g}: δ {delta}", epsilon=x, delta=short(y))
         lines.append(dot(x, y, said))
     else:
-        said = say("δ = 0 at ε = {epsilon:.3g}", epsilon=x)
+        said = say("δ = 0 at ε = {epsilon}", epsilon=round_up(x))
         notes = [note_at(x, 0.03, said, "center", "bottom", yref="paper")]
     layout = layout_of(
         say("claimed ε"), say("δ that it needs"),

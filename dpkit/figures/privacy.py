@@ -17,8 +17,10 @@ from dpkit.figures.base import (
     note_at,
     note_in_middle,
     numbers,
+    rounded_up,
 )
 from dpkit.figures.basics import INK, band, curve, dot, rgba, short, upright
+from dpkit.plan import round_up
 from dpkit.words import marked, say
 
 Values = NDArray[np.float64]
@@ -70,14 +72,14 @@ def accountants(
         steps, values = (np.asarray(v, float) for v in (line.steps, line.epsilon))
         shown = np.where(np.isfinite(values) & (values > 0), values, np.nan) if log else values
         name = say(line.name)
-        hover = say("{name}: ε %{{y:.4g}} after %{{x}} {what}", name=name, what=say(x_title))
-        trace = curve(steps, shown, name, look.colour, dash=look.dash)
-        trace |= {"hoverinfo": "all", "hovertemplate": f"{hover}<extra></extra>"}
+        said = say("ε %{{customdata}} after %{{x}} {what}", what=say(x_title))
+        trace = curve(steps, shown, name, look.colour, dash=look.dash, hover=said)
+        trace["customdata"] = rounded_up(values)
         trace["line"]["width"] = look.width
         drawn.append(trace)
         end = float(values[-1])
         if y_range[0] <= end <= y_range[1]:
-            point = dot(steps[-1], end, f"{name}: ε {end:.4g}", look.colour)
+            point = dot(steps[-1], end, f"{name}: ε {round_up(end)}", look.colour)
             point["marker"]["size"] = 8
             drawn.append(point | {"legendgroup": line.name, "showlegend": False})
         elif end > y_range[1]:
@@ -127,7 +129,7 @@ def losses(
     steps_x, steps_y = np.repeat(ends, 2)[1:-1], np.repeat(np.where(low > 0, low, np.nan), 2)
     under = curve(steps_x, steps_y, say("from below"), INK, dash="solid")
     under["line"]["width"] = 1.2
-    words = f"ε = {epsilon:.3g} " if math.isfinite(epsilon) else "ε = ∞ "
+    words = f"ε = {round_up(epsilon)} " if math.isfinite(epsilon) else "ε = ∞ "
     notes = [note_at(epsilon, 1, words, "right", "top", yref="paper")] if epsilon <= reach else []
     shapes = [upright(epsilon)] if epsilon <= reach else []
     layout |= {"shapes": shapes, "annotations": notes, "showlegend": True}
@@ -165,7 +167,9 @@ def tradeoff(
     grown = math.exp(min(epsilon, 700.0))
     grid = np.unique(np.concatenate([np.linspace(0, 1, 101), x]))
     corner = np.maximum(np.maximum(1 - delta - grown * grid, (1 - delta - grid) / grown), 0.0)
-    name = say("ruled out: (ε, δ) = ({epsilon:.3g}, {delta})", epsilon=epsilon, delta=short(delta))
+    name = say(
+        "ruled out: (ε, δ) = ({epsilon}, {delta})", epsilon=round_up(epsilon), delta=short(delta)
+    )
     hover = say("%{x:.1f}% false alarms: at least %{y:.1f}% misses")
     lines = [
         *band(100 * grid, 0 * grid, 100 * corner, name, rgba(COLOURS[3], 0.35)),

@@ -14,6 +14,7 @@ from dpkit.accountants.distribution import LossDistribution
 from dpkit.figures import privacy
 from dpkit.figures.basics import short
 from dpkit.mechanisms import Neighbours
+from dpkit.plan import round_up
 from dpkit.widgets.controls import Choice, Note, Slider
 from dpkit.widgets.lesson import Lesson, Table
 from dpkit.widgets.plot import LivePlot
@@ -130,10 +131,10 @@ class AccountantsPanel(Lesson):
         self.plots["losses"].show(
             privacy.losses(found.edges, found.upper, found.lower, epsilon),
             say(
-                "losses from {low:.3g} to {high:.3g}, epsilon {epsilon:.3g}",
+                "losses from {low:.3g} to {high:.3g}, epsilon {epsilon}",
                 low=found.edges[0],
                 high=found.edges[-1],
-                epsilon=epsilon,
+                epsilon=round_up(epsilon),
             ),
         )
 
