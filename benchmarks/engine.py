@@ -159,7 +159,7 @@ def sgd_tuned(model: nn.Module, batch: int) -> Step:
     return step
 
 
-def dpkit(model: nn.Module, batch: int) -> Step:
+def dpkit(model: nn.Module, batch: int, std: float = SIGMA * C) -> Step:
     """The private step: clipped sum, noise, update."""
     from dpkit.gradients import Engine
     from dpkit.noise import Noise
@@ -168,10 +168,15 @@ def dpkit(model: nn.Module, batch: int) -> Step:
 
     def step(x: Tensor, y: Tensor) -> None:
         total = engine.clipped_sum(x, y, C).total
-        noisy = noise.add_(total, SIGMA * C)
+        noisy = noise.add_(total, std)
         engine.parameters.add_(noisy, alpha=-RATE / batch)
 
     return step
+
+
+def dpkit_noiseless(model: nn.Module, batch: int) -> Step:
+    """The same without the noise, which is private to nobody: what is left is noise's share."""
+    return dpkit(model, batch, std=0.0)
 
 
 def opacus(model: nn.Module, batch: int, mode: str = "hooks") -> Step:
@@ -224,7 +229,9 @@ def opacus_ghost(model: nn.Module, batch: int) -> Step:
     return step
 
 
-CONTESTANTS = {f.__name__: f for f in (sgd, sgd_tuned, dpkit, opacus, opacus_ghost)}
+CONTESTANTS = {
+    f.__name__: f for f in (sgd, sgd_tuned, dpkit, dpkit_noiseless, opacus, opacus_ghost)
+}
 
 
 def keep_freed_memory() -> None:
