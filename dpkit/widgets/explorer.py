@@ -18,6 +18,7 @@ from dpkit.widgets.explorer_prices import attempts, cost, spent
 from dpkit.widgets.explorer_stored import file_of, finished
 from dpkit.widgets.explorer_words import label, labels, named, text_of, unlike, unshown
 from dpkit.widgets.lesson import Lesson
+from dpkit.widgets.pace import remaining
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.told import retold
 from dpkit.words import say
@@ -205,7 +206,7 @@ class Explorer(Lesson):
         left = sweep.seconds_left
         text = say("{finished} of {total} runs", finished=sweep.finished, total=sweep.total)
         text += say(", {number} set aside", number=sweep.set_aside) if sweep.set_aside else ""
-        text += say(", about {seconds:.0f} s left", seconds=left) if left else ""
+        text += remaining(left) if left else ""
         self.progress.show((sweep.finished + sweep.set_aside) / max(1, sweep.total), text)
 
     def _add(self, record: Record) -> None:

@@ -13,6 +13,7 @@ from dpkit.training import Step
 from dpkit.widgets import words
 from dpkit.widgets.board import Box, Part
 from dpkit.widgets.controls import Buttons, Choice, Code, Entry, Note, Progress, Table
+from dpkit.widgets.pace import duration
 from dpkit.widgets.panel import Controls
 from dpkit.widgets.runner import State
 from dpkit.widgets.views import Views
@@ -114,12 +115,3 @@ def _row(index: int, run: Run) -> list[Any]:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, int | float) else say("varies")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 9.95:
-        return say("{seconds:.1f} s", seconds=seconds)
-    if seconds < 120:
-        return say("{seconds:.0f} s", seconds=seconds)
-    return say("{minutes:.0f} min", minutes=seconds / 60)

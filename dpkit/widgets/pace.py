@@ -1,0 +1,37 @@
+"""The time that something takes or still needs, in words."""
+
+from __future__ import annotations
+
+import time
+
+from dpkit.words import say
+
+
+class Pace:
+    """Guesses the time left from the share that is done, by the mean since it was first asked."""
+
+    def __init__(self) -> None:
+        """Begin with no idea: what comes before the first share is no part of the pace."""
+        self._since: tuple[float, float] | None = None
+
+    def left(self, share: float) -> str:
+        """What a progress says at its end of the time left; "" while that is unknown."""
+        now = time.monotonic()
+        began, first = self._since = self._since or (now, share)
+        if not first < share < 1:
+            return ""
+        return remaining((now - began) * (1 - share) / (share - first))
+
+
+def remaining(seconds: float) -> str:
+    """The end of a sentence on progress: how long it will go on."""
+    return say(", about {time} left", time=duration(seconds))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 9.95:
+        return say("{seconds:.1f} s", seconds=seconds)
+    if seconds < 120:
+        return say("{seconds:.0f} s", seconds=seconds)
+    return say("{minutes:.0f} min", minutes=seconds / 60)
