@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from dpkit.budgets import Budget, Meter
 from dpkit.mechanisms import Mechanism, Neighbours, Refused, Release
 from dpkit.methods import Method
 from dpkit.samplers import Sampler
-from dpkit.samplers.base import Entries
+from dpkit.samplers.base import Blocks, Entries
 
 _AHEAD = 1000  # groups that are charged at once, since their costs are sooner found together
 
@@ -58,18 +58,51 @@ class Charges:
         releases = [self.method.releases(step) for step in group]
         return self.sampler.at_step(group.start).charge(releases, self.relation)
 
-    @property
+    @cached_property
     def varies(self) -> bool:
-        """Whether groups differ in what they cost."""
-        return self.method.varies or self.sampler.varies
+        """Whether groups differ in what they cost, or in their lengths."""
+        return self.method.varies or self.sampler.varies or self._uneven
+
+    @cached_property
+    def _uneven(self) -> bool:
+        """Whether another group than the last, and shorter, one differs in length."""
+        groups = self.sampler.groups()
+        if isinstance(groups, Blocks):
+            return False
+        first, *rest, last = [len(groups[0]), *map(len, groups)]
+        return last > first or any(length != first for length in rest)
 
     def check(self, group: range, entries: Entries) -> None:
         """Refuse a group that costs other than it was priced at; ask before it is drawn."""
-        if not self.varies and len(group) == len(self.sampler.groups()[0]):
-            self._alike(group.start, entries == self._once)
+        if self.method.reacting is None and entries != self._priced(group):
+            if not self.varies:
+                self._alike(group.start, False)
+            raise Refused(
+                f"Step {group.start:,} costs other than it was priced at: let `releases` of "
+                f"{type(self.method).__name__} and `charge` of {type(self.sampler).__name__} "
+                f"depend on the step alone, and make the plan anew."
+            )
+
+    def _priced(self, group: range) -> Entries:
+        """What the price holds for a group; nothing for one that it does not reach."""
+        if not self.varies:
+            return self._once if len(group) == len(self.sampler.groups()[0]) else self._last
+        ends, place = self._walked.ends, bisect_left(self._walked.stops, group.stop)
+        if place == len(ends):
+            return []
+        return self._walked.entries[ends[place - 1] if place else 0 : ends[place]]
 
     def check_some(self) -> None:
         """Charge the first group, and look whether steps of others follow the same law."""
+        groups = self.sampler.groups()
+        if not isinstance(groups, Blocks):
+            stops = [0, *(group.stop for group in groups)]
+            told = [range(a, b) for a, b in pairwise(stops) if a < b]
+            if told != list(groups) or stops[-1] != self.sampler.steps:
+                raise Refused(
+                    f"groups() of {type(self.sampler).__name__} must be ranges that hold each of "
+                    f"the {self.sampler.steps:,} steps once, in order: a price would be wrong."
+                )
         assert self._once is not None
         for step in () if self.varies else (self.sampler.steps // 2, self.sampler.steps - 1):
             same = self.method.releases(step) == self.method.releases(0)
@@ -87,6 +120,11 @@ class Charges:
     def _once(self) -> Entries:
         """What the first group costs, and every other of its length if nothing varies."""
         return self.of(self.sampler.groups()[0])
+
+    @cached_property
+    def _last(self) -> Entries:
+        """What the last group costs, where it is shorter than the others."""
+        return self.of(self.sampler.groups()[-1])
 
     def meter(self) -> Meter | None:
         """A meter of the budget to which what comes before the run has been paid, or None."""
@@ -108,7 +146,7 @@ class Charges:
         whole, once = len(groups[0]), self._once
         full = self.sampler.steps // whole
         fit = bisect_left(range(full), True, key=lambda n: not self._fits(once, n + 1))
-        rest = [] if full == len(groups) else self.of(groups[-1])
+        rest = [] if full == len(groups) else self._last
         return self.sampler.steps if fit == full and self._fits(once, full, rest) else fit * whole
 
     def _fits(self, once: Entries, times: int, rest: Sequence[tuple[Mechanism, int]] = ()) -> bool:
@@ -123,7 +161,7 @@ class Charges:
         whole = -(-steps // len(groups[0]))
         short = whole == len(groups) and len(groups[-1]) != len(groups[0])
         alike = [(m, count * (whole - short)) for m, count in self._once]
-        return self.before + alike + (self.of(groups[-1]) if short else [])
+        return self.before + alike + (self._last if short else [])
 
     def counts(self, steps: NDArray[np.int64], index: dict[Mechanism, int]) -> NDArray[np.float64]:
         """Counts of each mechanism after each of the given steps, `(points, mechanisms)`."""
@@ -146,7 +184,7 @@ class Charges:
             return found
         whole = -(-steps // len(groups[0]))
         last = (whole == len(groups)) & (len(groups[-1]) != len(groups[0]))
-        once, short = row(self._once), row(self.of(groups[-1]))
+        once, short = row(self._once), row(self._last)
         return running + np.outer(whole - last, once) + np.outer(last, short)
 
     @cached_property

@@ -58,6 +58,7 @@ class Plan:
     def __post_init__(self) -> None:
         """Check delta, schedules, and that the relation fits method and sampler; charge a group."""
         check_knobs(self)
+        object.__setattr__(self, "before", tuple(self.before))
         self._check_kinds()
         for part in (self.sampler, self.method):
             name = "sampler" if part is self.sampler else "method"

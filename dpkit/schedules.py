@@ -182,8 +182,9 @@ def fixed(schedule: Any) -> bool:
 
     A subclass may say anything, and something else later: it is a function like any other.
     """
-    inner = schedule.schedule if type(schedule) is Scaled else schedule
-    return not callable(inner) or type(inner) in STORED
+    while type(schedule) is Scaled:
+        schedule = schedule.schedule
+    return not callable(schedule) or type(schedule) in STORED
 
 
 def tabulated(schedule: Schedule, steps: int) -> Schedule:

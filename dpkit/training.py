@@ -134,7 +134,7 @@ class _Run:
         plan, meter = self.plan, self.plan.meter()
         self.spend.charge([(r.mechanism.pair(plan.neighbours), r.count) for r in plan.before])
         for group in plan.sampler.groups():
-            if not self.looks.before(group.start, self, meter):
+            if group.start >= plan.steps or not self.looks.before(group.start, self, meter):
                 break
             releases = [plan.method.releases(step, self.looks.history) for step in group]
             entries = plan.sampler.at_step(group.start).charge(releases, plan.neighbours)

@@ -13,6 +13,9 @@ from dpkit.accountants import closed
 from dpkit.accountants.base import Accountant, checked_delta, checked_epsilon
 from dpkit.mechanisms import Ledger, Mechanism
 
+_BEYOND = 1 + 1e-9, 1e-14
+"""How far beyond the largest atom a pure mechanism is seen to have nothing left: times, plus."""
+
 
 @dataclass(frozen=True)
 class Basic(Accountant):
@@ -60,11 +63,17 @@ class Advanced(Accountant):
 
 
 def _is_pure(mechanism: Mechanism) -> bool:
-    """Whether no loss lies beyond the largest atom, so that no delta is needed."""
-    return all(
-        bool(side.atoms) and float(side.profile(np.array([max(side.atoms)[0]]))[0]) <= 1e-15
-        for side in (mechanism, mechanism.reverse)
-    )
+    """Whether no loss lies beyond the largest atom, so that no delta is needed.
+
+    A little further on nothing at all is left then, where at the atom rounding may leave 1e-16.
+    """
+    for side in (mechanism, mechanism.reverse):
+        if not side.atoms:
+            return False
+        beyond = _BEYOND[0] * max(side.atoms)[0] + _BEYOND[1]
+        if float(side.profile(np.array([beyond]))[0]) > 0.0:
+            return False
+    return True
 
 
 def _all_pure(ledger: Ledger) -> bool:

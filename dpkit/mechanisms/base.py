@@ -63,12 +63,25 @@ class FixedSizeSampling(Sampling):
         check_knobs(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mechanism(ABC):
     """One private release, or its cost after sampling, as a pair of distributions P and Q.
 
-    P is the output with the record, Q without it. A new mechanism needs `profile` alone.
+    P is the output with the record, Q without it. A new mechanism needs `profile` alone. As a
+    frozen dataclass it equals others of its numbers, and is charged with them; else itself alone.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse heirs of a finished mechanism, whose own formulas would be charged for theirs."""
+        super().__init_subclass__(**options)
+        for base in cls.__mro__[1:]:
+            if issubclass(base, Mechanism) and base.__module__.startswith("dpkit."):
+                if base is not Mechanism:
+                    raise TypeError(
+                        f"{cls.__name__} cannot be derived from {base.__name__}, which is charged "
+                        f"by formulas of its own: derive it from Mechanism, and hold a "
+                        f"{base.__name__} in a field."
+                    )
 
     @abstractmethod
     def profile(self, epsilon: Any) -> np.ndarray:

@@ -1,0 +1,186 @@
+"""Prices that must hold: whatever plan, sampler or mechanism is handed in, in whatever form."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+import dpkit as dp
+from dpkit import schedules
+from dpkit.mechanisms import EpsilonDelta, Ledger, Mechanism, Neighbours, Refused, Subsampled
+from dpkit.mechanisms.gaussian import gaussian_profile
+from dpkit.samplers import Sampler
+from dpkit.samplers.base import Blocks
+
+TWO = (dp.Release(dp.Gaussian(2.0)), dp.Release(dp.Gaussian(1.0)))
+
+
+def plan(method=None, sampler=None, **changes):
+    return dp.Plan(method or dp.DPSGD(4.0), sampler or dp.Poisson(0.1, 20), 1e-3, **changes)
+
+
+@pytest.mark.parametrize("form", [list, iter, lambda two: (release for release in two)])
+def test_what_comes_before_is_priced_in_whatever_form_it_comes(form):
+    known = plan(before=TWO)
+    assert plan(before=form(TWO)).epsilon() == known.epsilon() > plan().epsilon()
+
+
+def test_a_list_that_grows_later_changes_nothing():
+    before = [TWO[0]]
+    held = plan(before=before)
+    before.append(TWO[1])
+    assert held.before == TWO[:1] and held.ledger() == plan(before=TWO[:1]).ledger()
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn(Sampler):
+    """All records at every step, charged by groups of the lengths that are told."""
+
+    lengths: tuple[int, ...]
+    shift: int = 0
+
+    relations = (Neighbours.ZERO_OUT,)
+    describe = "all records"
+
+    @property
+    def steps(self):
+        return sum(self.lengths)
+
+    def batches(self, num_examples, rng):
+        return (np.arange(num_examples) for _ in range(self.steps))
+
+    def expected_batch(self, num_examples):
+        return float(num_examples)
+
+    def groups(self):
+        stops = np.cumsum([0, *self.lengths]).tolist()
+        return [range(a, b + self.shift) for a, b in zip(stops, stops[1:], strict=False)]
+
+    def charge(self, group, relation):
+        return [(group[0][0].mechanism.pair(relation), 1)]
+
+
+@pytest.mark.parametrize("lengths", [(5, 1, 1, 1), (2, 3, 2), (2, 2, 3), (1, 4), (3, 3, 1), (4,)])
+def test_groups_of_any_lengths_are_priced_each(lengths):
+    data = dp.datasets.load("blobs", num_examples=50)
+    priced = plan(sampler=Drawn(lengths))
+    assert priced.ledger().counts == (len(lengths),)
+    *_, last = dp.train(dp.zoo.logistic(data, seed=0), data, priced, seed=0)
+    assert last.ledger == priced.ledger() and last.epsilon == priced.epsilon()
+
+
+@pytest.mark.parametrize("sampler", [Drawn((2, 0, 2)), Drawn((2, 2), shift=1), Drawn((2, 2), -1)])
+def test_groups_that_do_not_hold_each_step_once_are_refused(sampler):
+    with pytest.raises(Refused, match="each of the 4 steps once, in order"):
+        plan(sampler=sampler)
+
+
+def test_the_groups_of_every_sampler_here_are_blocks():
+    for sampler in (dp.Poisson(0.1, 5), dp.Shuffle(2, 3), dp.FixedSize(2, 9, 4),
+                    dp.BallsInBins(2, 3), dp.TruncatedPoisson(0.1, 5, 50, 60)):  # fmt: skip
+        assert isinstance(sampler.groups(), Blocks)
+
+
+class Turning:
+    """A function of the step that says something else as soon as it is told to."""
+
+    noise = 4.0
+
+    def __call__(self, step):
+        return self.noise
+
+
+def test_scaled_functions_within_functions_are_read_once():
+    turning = Turning()
+    twice = schedules.Scaled(schedules.Scaled(turning, 0.5), 2.0)
+    held = plan(dp.DPSGD(twice))
+    assert isinstance(held.method.noise_multiplier, schedules.Tabulated)
+    turning.noise = 0.5
+    assert held.ledger() == plan(dp.DPSGD(lambda step: 4.0)).ledger()
+    assert held.method.releases(0) == (dp.Release(dp.Gaussian(4.0)),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Moody(dp.DPSGD):
+    """A method of one's own whose noise is no knob, so nobody reads it once."""
+
+    mood: Turning = dataclasses.field(default_factory=Turning)
+
+    varies = True
+
+    def releases(self, step, history=()):
+        return (dp.Release(dp.Gaussian(self.mood(step))),)
+
+
+@pytest.mark.parametrize("budget", [None, dp.RDPBudget(0.02, 8.0)])
+@pytest.mark.parametrize("noise", [0.5, 40.0])
+def test_what_varies_is_drawn_as_it_was_priced_or_not_at_all(budget, noise):
+    data = dp.datasets.load("blobs", num_examples=50)
+    moody = plan(Moody(), budget=budget)
+    steps = dp.train(dp.zoo.logistic(data, seed=0), data, moody, seed=0)
+    assert [next(steps).step for _ in range(3)] == [1, 2, 3]
+    moody.method.mood.noise = noise
+    with pytest.raises(Refused, match="Step 3 costs other than it was priced at"):
+        next(steps)
+    assert next(steps, None) is None
+
+
+def test_cheaper_steps_beyond_a_budget_are_not_made():
+    data = dp.datasets.load("blobs", num_examples=50)
+    moody = plan(Moody(), budget=dp.RDPBudget(0.02, 8.0))
+    assert 3 < moody.steps < 20
+    found = []
+    for step in dp.train(dp.zoo.logistic(data, seed=0), data, moody, seed=0):
+        found.append(step)
+        if step.step == moody.steps:
+            moody.method.mood.noise = 1e4
+    assert len(found) == moody.steps and found[-1].ledger == moody.ledger()
+
+
+class Bare(Mechanism):
+    """A Gaussian of somebody who never heard of dataclasses."""
+
+    symmetric = True
+
+    def __init__(self, sigma):
+        object.__setattr__(self, "sigma", sigma)
+
+    def profile(self, epsilon):
+        return gaussian_profile(1 / self.sigma, epsilon)
+
+
+def test_mechanisms_that_do_not_say_when_they_are_equal_are_never_merged():
+    quiet, loud = Bare(10.0), Bare(0.5)
+    assert quiet != loud and quiet == quiet
+    ledger = Ledger(((quiet, 1), (loud, 1), (quiet, 1)))
+    assert ledger.counts == (2, 1)
+    known = Ledger(((dp.Gaussian(10.0), 2), (dp.Gaussian(0.5), 1)))
+    assert dp.PLD().epsilon(ledger, 1e-5) >= dp.PLD().epsilon(known, 1e-5)
+    alone = [dp.PLD().epsilon(Ledger(((m, 1),)), 1e-5) for m in (quiet, loud)]
+    assert alone[0] < 1 < alone[1]
+
+
+def test_a_finished_mechanism_has_no_heirs():
+    with pytest.raises(TypeError, match="derived from Gaussian, .* derive it from Mechanism"):
+        type("Half", (dp.Gaussian,), {"profile": lambda self, epsilon: np.ones_like(epsilon)})
+    inner = type("Own", (Bare,), {})
+    assert inner(1.0).profile(np.zeros(1)) > 0
+
+
+@pytest.mark.parametrize(
+    "accountant", [dp.PLD(), dp.accountants.Basic(), dp.accountants.Advanced()]
+)
+@pytest.mark.parametrize("of", [lambda m: m, lambda m: Subsampled(m, 0.5)])
+def test_no_stated_delta_is_too_small_to_count(accountant, of):
+    pair = of(EpsilonDelta(0.5, 5e-16))
+    ledger = Ledger(((pair, 100_000),))  # 2.5e-11 at least
+    assert accountant.epsilon(ledger, 1e-12) == math.inf
+    assert accountant.epsilon(Ledger(((of(EpsilonDelta(0.5)), 3),)), 1e-12) <= 1.5
+
+
+def test_truncation_is_counted_however_rare_it_is():
+    sampler = dp.TruncatedPoisson(0.01, 100_000, 66, 2000)
+    assert 0 < sampler.overflow < 1e-15
+    priced = dp.Plan(dp.DPSGD(1000.0), sampler, delta=1e-12)
+    assert 100_000 * sampler.overflow > priced.delta and priced.epsilon() == math.inf
