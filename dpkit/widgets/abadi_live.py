@@ -21,6 +21,7 @@ from dpkit.widgets.controls import Buttons, Choice, Progress, Slider, Table, gua
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.told import retold
+from dpkit.widgets.worker import Worker
 from dpkit.words import marked, say
 
 if TYPE_CHECKING:
@@ -75,28 +76,26 @@ class LivePanel(Lesson):
     def __init__(self, data: str | None = None, seed: int = 0) -> None:
         """Make the panel; MNIST if it is at hand, else the digits. Nothing runs until Train."""
         self.seed, self.runs, self.before = seed, list[Trained](), list[Trained]()
-        self._stop = threading.Event()
-        self._trainer: threading.Thread | None = None
         name = data or ("mnist" if known.KNOWN["mnist"].at_hand() else "digits")
         self.buttons = Buttons(
             actions=[("train", say("Train"), "primary"), ("stop", say("Stop"), "")],
             disabled=["stop"],
             label=say("Training"),
         )  # fmt: skip
+        self._trainer = Worker(self._train, self.buttons, self.trouble)
         self.progress = Progress(label=say("Progress"), text=say("ready"))
         self.numbers = Table(label=say("The three runs"), columns=[say(head) for head in _COLUMNS])
         sliders = self._sliders(name)
         # Heard before the panel draws: another data set has a lot and a length of its own.
-        sliders["data"].observe(lambda x: guarded(self.trouble)(self._other_data)(x), "value")
+        sliders["data"].observe(guarded(self.trouble)(self._other_data), "value")
         super().__init__(
             sliders | {"buttons": self.buttons, "progress": self.progress},
             {
                 "accuracy": LivePlot(height=320, title=say("Test accuracy, and training as dots")),
                 "epsilon": LivePlot(height=320, title=say("Planned ε, and what is spent")),
             },
-            self.numbers,
+            self.numbers, worker=self._trainer,
         )  # fmt: skip
-        self.buttons.on_click(guarded(self.trouble)(self._clicked))
 
     def _sliders(self, name: str) -> dict[str, Any]:
         lot, epochs, noise = DEFAULTS[name]
@@ -137,10 +136,8 @@ class LivePanel(Lesson):
 
     def redraw(self) -> None:
         """Prices at once; lines of another setting turn grey."""
-        self._stop.set()
-        self.before = [run for run in self.runs if run.epochs] or self.before
-        self.runs = [self._planned(share) for share in SHARES]
-        self._show()
+        self._trainer.stop()
+        self._anew()
         prices = ", ".join(f"{run.name}: {round_up(run.plan.epsilon())}" for run in self.runs)
         self.said.show(
             say(
@@ -157,21 +154,6 @@ class LivePanel(Lesson):
         """What must be said of the run with the least noise."""
         return self.runs[-1].plan.cautions(self.size)
 
-    def close(self) -> None:
-        """Stop the runs and remove the panel."""
-        self._stop.set()
-        self.join(10)
-        super().close()
-
-    def join(self, timeout: float = 60.0) -> bool:
-        """Wait until the runs have ended and all is drawn; False if the time ran out."""
-        trainer = self._trainer
-        if trainer is not None and trainer is not threading.current_thread():
-            trainer.join(timeout)
-            if trainer.is_alive():
-                return False
-        return super().join(timeout)
-
     def _planned(self, share: float) -> Trained:
         experiment = self.experiment(share)
         rate = experiment.rate(self.size)
@@ -186,42 +168,37 @@ class LivePanel(Lesson):
         self.turn(lot=lot, epochs=epochs, noise=noise)
         slider.high = float(min(6000, self.size))
 
-    def _clicked(self, name: str) -> None:
-        if name == "stop":
-            self._stop.set()
-        elif self.join(10):
-            with self._drawing:
-                self.before = [run for run in self.runs if run.epochs] or self.before
-                self.runs = [self._planned(share) for share in SHARES]
-                self._show()
-                runs = list(self.runs)
-            self._stop.clear()
-            self.buttons.disable("train")
-            work = guarded(self.trouble)(self._train)
-            self._trainer = threading.Thread(target=work, args=(runs,), daemon=True)
-            self._trainer.start()
+    def _anew(self) -> list[Trained]:
+        """Runs as the controls stand, before their first step; the others turn grey."""
+        self.before = [run for run in self.runs if run.epochs] or self.before
+        self.runs = [self._planned(share) for share in SHARES]
+        self._show()
+        return self.runs
 
-    def _train(self, runs: list[Trained]) -> None:
+    def _train(self, stop: threading.Event) -> None:
         """All three a stretch at a time, so that their lines grow together."""
+        with self._drawing:
+            if stop.is_set():
+                return
+            runs = self._anew()
         self.progress.show(0.0, say("projecting the records"))
         try:
             data = projected(self.value("data"), self.seed)
             going = [Going.of(run, data, self.seed) for run in runs]
+            self._trainer.left(0.0)  # the clock begins with the first step
             ends = np.unique(np.linspace(0, runs[0].plan.steps, LOOKS + 1).round())[1:]
             for end in ends.astype(int):
-                if not all(one.until(end, self._stop) for one in going):
+                if not all(one.until(end, stop) for one in going):
                     break
-                self._tell(runs, end / runs[0].plan.steps)
-            self._end(runs)
+                self._tell(runs, end / runs[0].plan.steps, stop)
+            self._end(runs, stop)
         except Exception:
             self.progress.show(0.0, say("failed"))
             raise
-        finally:
-            self.buttons.disable("stop")
 
-    def _tell(self, runs: list[Trained], share: float) -> None:
+    def _tell(self, runs: list[Trained], share: float, stop: threading.Event) -> None:
         with self._drawing:
-            if self._stop.is_set():
+            if stop.is_set():
                 return
             self._show()
             best = "; ".join(
@@ -233,14 +210,17 @@ class LivePanel(Lesson):
             )  # fmt: skip
             epochs = runs[0].epochs[-1]
             self.said.show(say("After {epochs:.2g} epochs: {best}.", epochs=epochs, best=best))
-            self.progress.show(share, say("{epochs:.2g} epochs", epochs=epochs))
+            told = say("{epochs:.2g} epochs", epochs=epochs) + self._trainer.left(share)
+            self.progress.show(share, told)
 
-    def _end(self, runs: list[Trained]) -> None:
-        if not self._stop.is_set():
+    def _end(self, runs: list[Trained], stop: threading.Event) -> None:
+        if not stop.is_set():
             self.progress.show(1.0, say("done"))
             return
         self.progress.show(self.progress.value, say("stopped"))
-        if runs[0] is self.runs[0] and runs[0].epochs:
+        with self._drawing:
+            if runs is not self.runs or not runs[0].epochs:
+                return
             self.said.show(
                 say(
                     "Stopped after {epochs:.2g} epochs. The claim stays at the planned price, "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
@@ -14,6 +15,9 @@ from dpkit.widgets.board import Board, Box
 from dpkit.widgets.cells import replace_in_cell
 from dpkit.widgets.controls import Control, Note, Progress, guarded
 from dpkit.widgets.plot import LivePlot
+
+if TYPE_CHECKING:
+    from dpkit.widgets.worker import Worker
 
 _REST = 0.04  # seconds without a change after which the longer work begins
 
@@ -28,7 +32,8 @@ class Lesson(ipywidgets.VBox):
     - changes that pile up while it runs are drawn once;
     - `afterwards` never holds up a change: it runs when the controls rest, and is left off when
       they move again; `join` waits for it;
-    - an exception is shown in the panel and raised again by `check`.
+    - an exception is shown in the panel and raised again by `check`;
+    - `join` waits for the worker's task as well, and `close` stops it.
     """
 
     def __init__(
@@ -38,12 +43,16 @@ class Lesson(ipywidgets.VBox):
         *notes: Control,
         table: Table | None = None,
         wide: Sequence[str] = (),
+        worker: Worker | None = None,
     ) -> None:
-        """Lay the parts out and draw; plots named in `wide` take a row of their own."""
+        """Lay the parts out and draw; plots named in `wide` take a row of their own.
+
+        A `worker` does what takes long; it shows its findings under `_drawing`, unless stopped.
+        """
         self.controls, self.plots = dict(controls), dict(plots)
-        self.said, self.trouble = Note(), Note(kind="error")
+        self.said, self._worker = Note(), worker
         self._drawing, self._counting, self._asked = threading.RLock(), threading.Lock(), 0
-        self._worker: threading.Thread | None = None
+        self._drawer: threading.Thread | None = None
         self._rest_safely = guarded(self.trouble)(self._rest)
         first = [self.plots[name] for name in wide]
         rest = [plot for name, plot in self.plots.items() if name not in wide]
@@ -62,6 +71,11 @@ class Lesson(ipywidgets.VBox):
                 control.observe(turned, "value")
         replace_in_cell(self)
 
+    @cached_property
+    def trouble(self) -> Note:
+        """Where an exception is shown, of the panel or of its worker."""
+        return Note(kind="error")
+
     def redraw(self) -> None:
         """Show every plot and the words anew, from the values of the controls."""
         raise NotImplementedError  # widgets have a metaclass of their own, so no ABC
@@ -70,12 +84,14 @@ class Lesson(ipywidgets.VBox):
         """Compute what takes longer, and yield what shows it: it is called if nothing changed."""
         yield from ()
 
-    def join(self, timeout: float = 60.0) -> bool:
-        """Wait until all is drawn; False if the time ran out."""
-        worker = self._worker
-        if worker is not None and worker is not threading.current_thread():
-            worker.join(timeout)
-            return not worker.is_alive()
+    def join(self, timeout: float = 300.0) -> bool:
+        """Wait until the worker is done and all is drawn; False if the time ran out."""
+        if self._worker is not None and not self._worker.join(timeout):
+            return False
+        drawer = self._drawer
+        if drawer is not None and drawer is not threading.current_thread():
+            drawer.join(timeout)
+            return not drawer.is_alive()
         return True
 
     def value(self, name: str) -> Any:
@@ -95,6 +111,8 @@ class Lesson(ipywidgets.VBox):
 
     def close(self) -> None:
         """Remove the panel and free all that it held."""
+        if self._worker is not None:
+            self._worker.close()
         self._ticket()
         self.join(5)
         for part in (self._board, *self._below):
@@ -117,18 +135,18 @@ class Lesson(ipywidgets.VBox):
             return self._asked
 
     def _go_on(self) -> None:
-        """See that a worker is about; where no thread can start, do its work here."""
+        """See that a drawer is about; where no thread can start, do its work here."""
         if type(self).afterwards is Lesson.afterwards:
             return
-        if self._worker is None:
-            self._worker = threading.Thread(target=self._work, daemon=True)
+        if self._drawer is None:
+            self._drawer = threading.Thread(target=self._draw_rest, daemon=True)
             try:
-                self._worker.start()
+                self._drawer.start()
             except RuntimeError:
-                self._worker = None
+                self._drawer = None
                 self._rest(self._asked)
 
-    def _work(self) -> None:
+    def _draw_rest(self) -> None:
         """Draw the rest whenever the controls have come to rest, then leave."""
         while True:
             ticket = self._asked
@@ -137,7 +155,7 @@ class Lesson(ipywidgets.VBox):
                 self._rest_safely(ticket)
             with self._drawing:
                 if ticket == self._asked:
-                    self._worker = None
+                    self._drawer = None
                     return
 
     def _rest(self, ticket: int) -> None:

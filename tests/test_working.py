@@ -1,0 +1,131 @@
+"""What every panel with a long task keeps: its buttons, its errors, its stop, its time left."""
+
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from dpkit.widgets import abadi_live
+from dpkit.widgets.controls import Buttons
+
+SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a panel is made with much to do, what fails in its task, a knob that ends the run."""
+
+    make: object
+    fails: tuple[object, str]
+    turn: dict[str, object]
+
+
+def live():
+    panel = abadi_live.LivePanel("digits")
+    panel.turn(epochs=40, hidden=20)
+    return panel
+
+
+CASES = {
+    "live": Case(live, (abadi_live, "projected"), {"clip": 1.0}),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture
+def panel(case):
+    made = case.make()
+    assert made.join(SECONDS)
+    yield made
+    made.close()
+
+
+def buttons(panel):
+    return next(c for c in panel.controls.values() if isinstance(c, Buttons))
+
+
+def first(panel):
+    return buttons(panel).actions[0][0]
+
+
+def under_way(panel):
+    """Wait until the progress has moved."""
+    end = time.monotonic() + SECONDS
+    while not panel.progress.value:
+        panel.check()
+        assert time.monotonic() < end and panel._worker.is_alive()
+        time.sleep(0.005)
+
+
+def test_a_double_click_begins_one_task(panel):
+    row = buttons(panel)
+    assert row.off == ["stop"] and row.click(first(panel)) and row.off == [first(panel)]
+    assert not row.click(first(panel)) and not panel._worker.start()
+    under_way(panel)
+    row.click("stop")
+    assert panel.join(SECONDS) and row.off == ["stop"] and panel.progress.value < 1
+    panel.check()
+
+
+def test_after_a_stop_it_begins_anew_and_tells_the_time_left(panel):
+    row, told = buttons(panel), []
+    panel.progress.observe(lambda change: told.append(change["new"]), "text")
+    for _ in range(2):
+        row.click(first(panel))
+        under_way(panel)
+        row.click("stop")
+        if not panel._worker.start():  # a click that comes at once waits for the old task's end
+            pytest.fail("the click was lost")
+        told.clear()
+        end = time.monotonic() + SECONDS
+        while not any("left" in text for text in told):
+            panel.check()
+            assert time.monotonic() < end and panel._worker.is_alive(), told
+            time.sleep(0.005)
+        panel._worker.stop()
+        assert panel.join(SECONDS)
+    assert "left" not in panel.progress.text, "nothing goes on"
+    panel.check()
+
+
+def test_closing_ends_the_task(panel):
+    buttons(panel).click(first(panel))
+    under_way(panel)
+    panel.close()
+    assert not panel._worker.is_alive()
+    panel.trouble.check()
+
+
+def test_an_error_is_shown_and_the_buttons_can_be_used_again(panel, case, monkeypatch, capsys):
+    def broken(*args, **kwargs):
+        raise RuntimeError("The lamp is out.")
+
+    with monkeypatch.context() as here:
+        here.setattr(*case.fails, broken)
+        buttons(panel).click(first(panel))
+        assert panel.join(SECONDS)
+    assert panel.trouble.text == "The lamp is out." and "lamp" in capsys.readouterr().err
+    assert buttons(panel).off == ["stop"]
+    with pytest.raises(RuntimeError, match="lamp"):
+        panel.check()
+    panel.trouble.error = None
+    buttons(panel).click(first(panel))
+    under_way(panel)
+    buttons(panel).click("stop")
+    assert panel.join(SECONDS) and not panel.trouble.text
+    panel.check()
+
+
+def test_a_knob_that_is_turned_ends_the_run_which_shows_no_more(panel, case):
+    buttons(panel).click(first(panel))
+    under_way(panel)
+    panel.turn(**case.turn)
+    shown = [plot.revision for plot in panel.plots.values()]
+    assert panel.join(SECONDS)
+    assert [plot.revision for plot in panel.plots.values()] == shown, "it showed a run of before"
+    assert buttons(panel).off == ["stop"]
+    panel.check()
