@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from ipywidgets.widgets.widget import _instances
 
 from dpkit.accountants import GDP, PLD, Advanced, Basic
 from dpkit.mechanisms import Gaussian, Laplace, Ledger, Neighbours, RandomisedResponse
+from dpkit.plan import round_up
 from dpkit.widgets import pricing
 from dpkit.widgets.accounting import AccountantsPanel, FiveAnswersPanel
 from dpkit.widgets.controls import Slider
@@ -181,15 +183,30 @@ def test_the_attackers_panel_says_the_errors_of_the_threshold(make):
 
 def test_the_composition_panel_follows_its_controls(make):
     panel = make(CompositionPanel)
-    assert "adding up gives ε = 10," in panel.said.text and "**ε = 4.22**" in panel.said.text
+    assert "adding up gives ε = 10," in panel.said.text and "**ε = 4.23**" in panel.said.text
     for noise in ("Gaussian", "Randomised response"):
         panel.turn(noise=noise, releases=7)
         panel.check()
     exact = PLD().epsilon(Ledger(((RandomisedResponse(0.1), 7),)), 1e-5)
-    assert f"**ε = {exact:.3g}**" in panel.said.text
+    assert f"**ε = {round_up(exact)}**" in panel.said.text
     panel.turn(releases=1)
     assert "After 1 releases" in panel.said.text
     panel.check()
+
+
+def test_what_a_basics_panel_promises_is_rounded_up(make):
+    survey, noise, repeated = map(make, (RandomisedResponsePanel, NoisePanel, CompositionPanel))
+    survey.turn(keep=0.6)
+    assert "**ε = 0.406**" in survey.said.text, "ln 1.5 is 0.4055"
+    noise.turn(scale=3.0, epsilon=0.3)
+    delta = float(Laplace(3.0).profile(0.3))
+    assert "pure ε = 0.334." in noise.said.text, "a third is more than 0.333"
+    said = float(re.search(r"δ = \*\*([\de.-]+)\*\*", noise.said.text)[1])
+    assert delta <= said <= delta * 1.1 and f"not covered: δ = {said:g}" in str(
+        noise.plots["outputs"].figure
+    )
+    repeated.turn(releases=3, noise="Laplace", scale=10.0)
+    assert "ε = 0.3," in repeated.said.text, "3 × 0.1 is 0.3, whatever its last bits"
 
 
 @pytest.mark.parametrize("panel", PANELS[:4])
@@ -333,7 +350,12 @@ def test_five_answers_as_they_were_published(make):
     assert found == [3.01, 2.59, 2.38, 2.32, 4.22]
     panel = make(FiveAnswersPanel)
     for answer in panel.answers:
-        assert f"{answer.epsilon:.4f}" in panel.table.value and answer.why in panel.table.value
+        found = re.search(rf"{answer.name}</\w+><td[^>]*>([\d.]+)<", panel.table.value)
+        below = answer.epsilon if answer.kind == "estimate" else math.nan
+        assert float(found[1]) >= answer.epsilon or float(found[1]) == round(below, 4)
+        assert float(found[1]) < answer.epsilon + 1e-4 and answer.why in panel.table.value
+    labels = [note["text"] for note in panel.plots["answers"].figure["layout"]["annotations"]]
+    assert labels == ["3.01", "2.60", "2.38", "2.32", "4.22"], "a bound is rounded up"
     other = published_answers(replace(RUN, noise_multiplier=2.0))
     assert all(a.epsilon < b.epsilon for a, b in zip(other, panel.answers, strict=True))
     assert next(a for a in other if a.kind == "estimate").epsilon == GDP().epsilon(

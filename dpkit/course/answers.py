@@ -8,7 +8,14 @@ from typing import Any
 
 from dpkit.words import say
 
+_SIMPLE = r"(\d+(_\d+)*(\.\d*)?|\.\d+)(e[-+]?\d+)?"
+_PLAIN = re.compile(rf"([-+]?)({_SIMPLE})(?:\s*/\s*({_SIMPLE}))?", re.IGNORECASE | re.ASCII)
+"""A text that is a number, or a quotient of two: 2.5, 1e-5, 1_000, 1/3."""
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x2212: "-"}
+"""Digits and signs as East Asian keyboards type them, and the minus sign of texts."""
 _NUMBER = r"[-+]?(\d{1,3}(,\d{3})+(?!\d)|\d+(_\d+)*|(?=\.\d))(\.\d*)?(e[-+]?\d+)?"
+_UNSURE = r"[-+]?[1-9]\d{0,2},\d{3}"
+"""A comma that may stand before decimals or between thousands."""
 _FORMULA = r"[\d+\-*/^%!()\[\]{}|√×·÷²³π]|\b(a?sqrt|log|ln|lg|exp|e|pi|root|over|times)\b"
 """What in a text, beside a number, tells that the number alone is not what is meant."""
 
@@ -33,8 +40,10 @@ def read(given: Any) -> float:
 def _number(given: Any) -> float:
     if type(given).__name__ in ("bool", "bool_"):
         raise Unreadable(say("A number is asked for, not true or false."))
-    if isinstance(given, str | bytes):
-        raise Unreadable(_text(given if isinstance(given, str) else given.decode("utf-8")))
+    if isinstance(given, str):
+        return _plain(given)
+    if isinstance(given, bytes):
+        raise Unreadable(_text(given.decode("utf-8")))
     if isinstance(given, complex) or getattr(getattr(given, "dtype", None), "kind", "") == "c":
         raise Unreadable(say("That is a complex number; a real one is asked for."))
     if callable(given) and not hasattr(given, "__float__"):
@@ -67,18 +76,29 @@ def _finite(number: float) -> float:
     return number
 
 
+def _plain(given: str) -> float:
+    """The number that a text is beyond doubt; `Unreadable` for any other text."""
+    text = given.translate(_WIDE).strip()
+    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?", text) and re.search(r",.*[,.]", text):
+        text = text.replace(",", "")
+    elif not re.fullmatch(_UNSURE, text):
+        text = re.sub(r"(?<=\d),(?=\d)", ".", text)
+    found = _PLAIN.fullmatch(text)
+    if found is None or found[7] and not float(found[7]):
+        raise Unreadable(_text(given))
+    whole = float(found[2]) / float(found[7] or 1)
+    return -whole if found[1] == "-" else whole
+
+
 def _text(given: str) -> str:
     """What to say to a text, by what stands in it."""
-    plain = given.strip().replace("\N{MINUS SIGN}", "-")
-    percent = re.fullmatch(r"([-+]?[\d.,]+)\s*%", plain)
-    if percent:
+    plain = given.translate(_WIDE).strip()
+    if re.fullmatch(r"[-+]?[\d.,]+\s*(%|per ?cent|pct)", plain, re.IGNORECASE):
         return say("A percentage is a share of 100: write 0.25 for 25%, without quotes.")
-    if re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", plain):
+    if re.fullmatch(_UNSURE, plain):
         small, large = plain.replace(",", "."), plain.replace(",", "")
         return say("Write {small} or {large}, whichever you mean, without comma and quotes.",
                    small=small, large=large)  # fmt: skip
-    if re.fullmatch(r"[-+]?\d+,\d+", plain):
-        return say("Numbers have a point, not a comma, in Python; and no quotes.")
     found = re.search(_NUMBER, plain, re.IGNORECASE)
     if found is None:
         return say("That is text, and a number is asked for.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ SEALED = Path(__file__).with_name("exercises.sealed")
 """What learners have: the exercises without their solutions, not in clear text."""
 NEAR = 0.05
 """How near, relative to the answer, is called close."""
+_ROUNDED = 0.985
+"""What is less of the answer than this was guessed, not rounded."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Exercise:
     """A question whose answer is one number.
 
     What lies from `low` to `high` counts as right. `kind` is "number", "whole", or "choice" of
-    the numbers 1 to `options`; `share` says that a share of 1 is asked for. Each wrong
-    answer brings the next of the `hints`.
+    the numbers 1 to `options`; `share` says that a share of 1 is asked for, `up` that the answer
+    is a promise, or must keep one, and is rounded up. Each wrong answer brings the next hint.
     """
 
     low: float
@@ -46,6 +49,7 @@ class Exercise:
     kind: str = "number"
     options: int = 0
     share: bool = False
+    up: bool = False
     wrong: tuple[Misconception, ...] = ()
 
     @classmethod
@@ -66,6 +70,7 @@ class Exercise:
             slip = self._slip(number)
             if slip is not None:
                 return Verdict(None, slip)
+            known = self._rounded(number)
         told = [f"**{say('Not yet.')}** {known}" if known else f"**{self._compared(number)}**"]
         if mistakes or known is None:
             told.append(self.hint(mistakes))
@@ -73,7 +78,9 @@ class Exercise:
 
     def hint(self, mistakes: int) -> str:
         """The hint after so many wrong answers: the last is the strongest."""
-        return say("Hint: {hint}", hint=self.hints[min(mistakes, len(self.hints) - 1)])
+        place = min(mistakes, len(self.hints) - 1)
+        return say("Hint {number} of {count}: {hint}", number=place + 1, count=len(self.hints),
+                   hint=self.hints[place])  # fmt: skip
 
     def _slip(self, number: float) -> str | None:
         """What is wrong with the form of the number, if that is all."""
@@ -85,6 +92,19 @@ class Exercise:
             return say("The size is right, the sign is not.")
         if self.share and self.low <= number / 100 <= self.high:
             return say("That is in percent: divide it by 100.")
+        return None
+
+    def _rounded(self, number: float) -> str | None:
+        """What to say where the answer was rounded down to two digits or more, and must not be."""
+        if not self.up or not _ROUNDED * self.low <= number < self.low:
+            return None
+        first = math.floor(math.log10(self.low))
+        for digits in range(2, 7):
+            unit = 10.0 ** (first + 1 - digits)
+            if abs(number - unit * math.floor(self.low / unit)) < 1e-6 * unit:
+                return say(
+                    "That is rounded down. What is promised, or must keep a promise, is rounded up."
+                )
         return None
 
     def _compared(self, number: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -157,13 +158,14 @@ LESSONS = (
 class Table:
     """Rows under heads: HTML that a screen reader can walk through, and plain text.
 
-    `links` lead from the rows; `in_text` are the columns that the text has, all by default.
+    `links` lead from the rows, where there is one; `in_text` are the columns that the text has,
+    all by default.
     """
 
     caption: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    links: tuple[str, ...] = ()
+    links: tuple[str | None, ...] = ()
     in_text: tuple[int, ...] = ()
 
     def _repr_html_(self) -> str:
@@ -176,8 +178,9 @@ class Table:
 
     def _row(self, place: int) -> str:
         first, *rest = map(_safe, self.rows[place])
-        if self.links:
-            first = f'<a href="{_safe(self.links[place])}">{first}</a>'
+        link = self.links[place] if self.links else None
+        if link:
+            first = f'<a href="{_safe(link)}">{first}</a>'
         cells = "".join(f'<td style="{_LEFT}">{cell}</td>' for cell in rest)
         return f'<tr><th scope="row" style="{_LEFT}">{first}</th>{cells}</tr>'
 
@@ -211,13 +214,13 @@ def contents() -> Table:
     hours = sum(lesson.minutes for lesson in LESSONS) / 60
     caption = say("The course: {count} lessons, about {hours:.0f} hours", count=len(rows),
                   hours=hours)  # fmt: skip
+    if None in _links():
+        caption += say("; what is no link needs PyTorch and is not on this page")
     heads = (
         say("Lesson"), say("Question"), say("Afterwards you can"), say("Minutes"), say("After"),
         say("Needs PyTorch"), say("Solved"),
     )  # fmt: skip
-    return Table(
-        caption, heads, rows, tuple(lesson.notebook for lesson in LESSONS), (0, 3, 4, 5, 6)
-    )
+    return Table(caption, heads, rows, _links(), (0, 3, 4, 5, 6))
 
 
 def progress() -> Table:
@@ -236,8 +239,14 @@ def progress() -> Table:
             solved=solved, count=len(book())),
         (say("Lesson"), say("Solved"), say("Answers"), say("Hints")),
         tuple(rows),
-        tuple(lesson.notebook for lesson in LESSONS),
+        _links(),
     )  # fmt: skip
+
+
+def _links() -> tuple[str | None, ...]:
+    """Where the lessons are; in a browser without a server those that need PyTorch are not."""
+    there = sys.platform != "emscripten"
+    return tuple(each.notebook if there or not each.needs_torch else None for each in LESSONS)
 
 
 def _solved(lesson: Lesson, done: record.Record) -> str:

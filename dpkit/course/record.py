@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,14 @@ class Tried:
 Record = dict[str, Tried]
 _kept: dict[Path, Record] = {}
 """The progress of this kernel where the file cannot be written."""
+_left: set[Path] = set()
+"""Files that are left as they are, since they cannot be read here."""
+_PATIENCE = 2.0
+"""Seconds to wait for another kernel that is writing."""
+
+
+class Newer(ValueError):
+    """A file of progress that a later version of dpkit wrote."""
 
 
 def place() -> Path:
@@ -47,11 +57,13 @@ def load() -> Record:
     if path in _kept:
         return dict(_kept[path])
     try:
-        text = path.read_bytes()
-    except OSError:
+        return _read(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    try:
-        return _read(text)
+    except OSError as error:
+        return _leave(path, say("it cannot be read ({reason})", reason=error.strerror or error))
+    except Newer:
+        return _leave(path, say("a newer dpkit has written it"))
     except (ValueError, RecursionError):
         _set_aside(path)
         return {}
@@ -60,6 +72,9 @@ def load() -> Record:
 def save(record: Record) -> None:
     """Write the progress in one go; where that cannot be done it is told once, and kept in mind."""
     path = place()
+    if path in _left:
+        _kept[path] = dict(record)
+        return
     try:
         _write(path, record)
         _kept.pop(path, None)
@@ -71,15 +86,19 @@ def save(record: Record) -> None:
 
 
 def note(exercise: str, *, solved: bool = False, wrong: bool = False, hinted: bool = False) -> None:
-    """Add one event of an exercise to the progress; what was solved stays solved."""
-    record = load()
-    old = record.get(exercise, Tried())
-    if solved and old.solved:
-        return
-    record[exercise] = Tried(
-        old.attempts + (wrong or solved), old.hints + hinted, old.solved or solved
-    )
-    save(record)
+    """Add one event of an exercise to the progress; what was solved stays solved.
+
+    *Guarantee*: of two kernels that write at once neither undoes what the other has noted.
+    """
+    with _alone(place().parent):
+        record = _joined(load(), _stored())
+        old = record.get(exercise, Tried())
+        if solved and old.solved:
+            return
+        record[exercise] = Tried(
+            old.attempts + (wrong or solved), old.hints + hinted, old.solved or solved
+        )
+        save(record)
 
 
 def forget() -> None:
@@ -87,6 +106,11 @@ def forget() -> None:
     load()  # what is not ours is set aside, not deleted
     path = place()
     _kept.pop(path, None)
+    if path in _left:
+        print(say("Your progress of this kernel is cleared; the file {path} is left as it is.",
+                  path=path))  # fmt: skip
+        _kept[path] = {}
+        return
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -98,15 +122,63 @@ def forget() -> None:
 def _read(text: bytes) -> Record:
     """The record in a file's bytes; ValueError if they hold none."""
     found = json.loads(text.decode("utf-8"))
-    if not isinstance(found, dict) or (found.get("format"), found.get("version")) != (
-        _FORMAT,
-        _VERSION,
-    ):
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        raise ValueError("not a file of progress")
+    version = found.get("version")
+    if type(version) is int and version > _VERSION:
+        raise Newer
+    if version != _VERSION:
         raise ValueError("not a file of progress")
     entries = found.get("exercises")
     if not isinstance(entries, dict) or not all(map(_lawful, entries.values())):
         raise ValueError("damaged")
     return {name: Tried(**entry) for name, entry in entries.items()}
+
+
+def _stored() -> Record:
+    """What the file holds at present, where it can be read."""
+    path = place()
+    if path in _left:
+        return {}
+    try:
+        return _read(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _joined(one: Record, other: Record) -> Record:
+    """Two records of one learner: what either knows."""
+    names = one.keys() | other.keys()
+    pairs = {name: (one.get(name, Tried()), other.get(name, Tried())) for name in names}
+    return {
+        name: Tried(max(a.attempts, b.attempts), max(a.hints, b.hints), a.solved or b.solved)
+        for name, (a, b) in pairs.items()
+    }
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder against other kernels, where the system can do that, and not for long."""
+    handle = None
+    with suppress(ImportError, OSError):
+        import fcntl  # not on Windows
+
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.01)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _lawful(entry: Any) -> bool:
@@ -132,6 +204,16 @@ def _write(path: Path, record: Record) -> None:
         with suppress(OSError):
             os.unlink(part)
         raise
+
+
+def _leave(path: Path, why: str) -> Record:
+    """Leave a file as it is: what is solved from now on lasts as long as this kernel."""
+    print(say("The progress in {path} is left as it is: {why}. What you solve now lasts until this "
+              "kernel ends; {variable} may name another file.",
+              path=path, why=why, variable=VARIABLE))  # fmt: skip
+    _left.add(path)
+    _kept[path] = {}
+    return {}
 
 
 def _set_aside(path: Path) -> None:

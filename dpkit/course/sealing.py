@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 _NEEDED = ("question", "answer", "solution", "hints", "why")
-_KNOWN = {*_NEEDED, "kind", "options", "exact", "below", "above", "share", "facts", "wrong"}
+_KNOWN = {*_NEEDED, "kind", "options", "exact", "below", "above", "share", "up", "facts",
+          "wrong"}  # fmt: skip
 _KINDS = ("number", "whole", "choice")
 _EXACT = 1e-6
+_STORED = 1e-4
+"""How far below what is computed an answer may be stored, and given, where it is rounded up."""
 
 Parts = dict[str, Any]
 
@@ -35,9 +38,12 @@ def source(path: Path) -> dict[str, Parts]:
 
 def bounds(parts: Mapping[str, Any]) -> tuple[float, float]:
     """The lowest and the highest number that count as right."""
-    answer, slack = float(parts["answer"]), _EXACT if _is_exact(parts) else 0.01
-    below = slack if _is_exact(parts) else parts.get("below", slack)
-    above = slack if _is_exact(parts) else parts.get("above", slack)
+    answer = float(parts["answer"])
+    if _is_exact(parts):
+        below = above = _EXACT
+    else:
+        below, above = (_STORED, 0.02) if parts.get("up") else (0.01, 0.01)
+        below, above = parts.get("below", below), parts.get("above", above)
     return answer - below * abs(answer), answer + above * abs(answer)
 
 
@@ -46,7 +52,9 @@ def shipped(found: Mapping[str, Parts]) -> dict[str, Parts]:
     made: dict[str, Parts] = {}
     for name, parts in found.items():
         low, high = bounds(parts)
-        kept: Parts = {key: parts[key] for key in ("kind", "options", "share") if key in parts}
+        kept: Parts = {
+            key: parts[key] for key in ("kind", "options", "share", "up") if key in parts
+        }
         wrong = [{key: known[key] for key in ("value", "says", "within") if key in known}
                  for known in parts.get("wrong", [])]  # fmt: skip
         made[name] = {

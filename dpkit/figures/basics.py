@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dpkit.accountants.base import printed
 from dpkit.figures.base import COLOURS, Figure, layout_of, note_at, note_in_middle, numbers
 from dpkit.plan import round_up
 from dpkit.words import say
@@ -26,6 +27,11 @@ def rgba(colour: str, share: float) -> str:
 def short(number: float) -> str:
     """Two digits without padding: 1e-5, 0.012."""
     return f"{number:.2g}".replace("e-0", "e-")
+
+
+def short_up(delta: float) -> str:
+    """The same, rounded up: a δ that is said to hold does hold."""
+    return printed(delta, 2, 1).replace("e-0", "e-")
 
 
 def upright(x: float, colour: str = INK, dash: str = "dash") -> Figure:
@@ -160,7 +166,7 @@ def outputs(
     q, p = np.asarray(without, float), np.asarray(with_record, float)
     reach = factor * q
     hover = say("published %{x:.1f}: density %{y:.3f}")
-    name = say("not covered: δ = {delta}", delta=short(delta))
+    name = say("not covered: δ = {delta}", delta=short_up(delta))
     lines = [
         *band(x, np.minimum(reach, p), p, name, rgba(COLOURS[3], 0.75)),
         curve(x, q, say("without you"), WITHOUT, hover=hover),
@@ -217,7 +223,7 @@ def profiles(
     x, y = at
     notes = []
     if y > 1e-12:
-        said = say("claimed ε {epsilon:.3g}: δ {delta}", epsilon=x, delta=short(y))
+        said = say("claimed ε {epsilon:.3g}: δ {delta}", epsilon=x, delta=short_up(y))
         lines.append(dot(x, y, said))
     else:
         said = say("δ = 0 at ε = {epsilon}", epsilon=round_up(x))

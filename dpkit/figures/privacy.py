@@ -219,6 +219,13 @@ KINDS = {
 """Kinds of answers with colour and mark."""
 
 
+def told(answer: Answer, decimals: int = 2) -> str:
+    """An answer's epsilon, rounded up unless it is an estimate, which promises nothing."""
+    if answer.kind == "estimate":
+        return f"{answer.epsilon:.{decimals}f}"
+    return f"{math.ceil(answer.epsilon * 10**decimals) / 10**decimals:.{decimals}f}"
+
+
 def answers(found: Sequence[Answer]) -> Figure:
     """Answers as marks on one line each, the exact one as a line through all."""
     marks = []
@@ -229,15 +236,13 @@ def answers(found: Sequence[Answer]) -> Figure:
             "x": numbers([a.epsilon for _, a in some]), "y": [i for i, _ in some],
             "marker": {"color": colour, "symbol": symbol, "size": 15,
                        "line": {"color": colour, "width": 2}},
-            "customdata": [say(a.name) for _, a in some],
-            "hovertemplate": "%{customdata}: ε = %{x:.4f}<extra></extra>",
+            "customdata": [f"{say(a.name)}: ε = {told(a, 4)}" for _, a in some],
+            "hovertemplate": "%{customdata}<extra></extra>",
         })  # fmt: skip
     exact = next(a.epsilon for a in found if a.kind == "exact")
     # The label stands on the side that is turned away from the exact line.
     notes = [
-        note_at(
-            a.epsilon, i, f"{a.epsilon:.2f}", "right" if a.epsilon < exact else "left", "middle"
-        )
+        note_at(a.epsilon, i, told(a), "right" if a.epsilon < exact else "left", "middle")
         | {"font": {"size": 14}, "xshift": -14 if a.epsilon < exact else 14}
         for i, a in enumerate(found)
     ]

@@ -228,7 +228,7 @@ class FiveAnswersPanel(Lesson):
 
     def redraw(self) -> None:
         """The figure and a sentence each."""
-        words = ", ".join(f"{say(a.name)} {a.epsilon:.2f}" for a in self.answers)
+        words = ", ".join(f"{say(a.name)} {privacy.told(a)}" for a in self.answers)
         self.plots["answers"].show(privacy.answers(self.answers), words)
         self.said.show(
             say(
@@ -245,5 +245,8 @@ class FiveAnswersPanel(Lesson):
                 delta=short(self.setting.delta),
             ),
             (say("answer"), "ε", say("kind"), say("why")),
-            [(say(a.name), f"{a.epsilon:.4f}", say(a.kind), say(a.why)) for a in self.answers],
+            [
+                (say(a.name), _number(a.epsilon, a.kind != "estimate"), say(a.kind), say(a.why))
+                for a in self.answers
+            ],
         )

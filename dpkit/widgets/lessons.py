@@ -8,8 +8,9 @@ import numpy as np
 
 from dpkit.accountants import PLD
 from dpkit.figures import basics, privacy
-from dpkit.figures.basics import short
+from dpkit.figures.basics import short, short_up
 from dpkit.mechanisms import Ledger, Mechanism, Neighbours, RandomisedResponse
+from dpkit.plan import round_up
 from dpkit.widgets.controls import Buttons, Choice, Slider
 from dpkit.widgets.examples import COUNT, GAMES, NOISES, Composed, Count, Survey
 from dpkit.widgets.lesson import Lesson
@@ -18,6 +19,11 @@ from dpkit.words import marked, say
 
 _SURVEYS = 1000
 _KINDS = marked(("Laplace", "Gaussian", "Randomised response"))
+
+
+def _up(epsilon: float) -> str:
+    """To three digits, rounded up, but not for the last bits of 1 / 10 or 3 × 0.1."""
+    return round_up(epsilon * (1 - 1e-12))
 
 
 class RandomisedResponsePanel(Lesson):
@@ -82,9 +88,9 @@ class RandomisedResponsePanel(Lesson):
     def _words(self, survey: Survey, yes: float, found: float) -> str:
         epsilon, keep = survey.mechanism.epsilon, survey.mechanism.keep
         said = say(
-            "**ε = {epsilon:.3g}**: true with chance {keep:.0%}, so odds move by at most "
+            "**ε = {epsilon}**: true with chance {keep:.0%}, so odds move by at most "
             "{odds:.3g} times. {yes:.1%} said yes; ",
-            epsilon=epsilon,
+            epsilon=_up(epsilon),
             keep=keep,
             odds=math.exp(epsilon),
             yes=yes,
@@ -166,7 +172,9 @@ class NoisePanel(Lesson):
         }
         self.plots["profile"].show(
             basics.profiles(claims, profiles, self.value("noise"), (epsilon, delta)),
-            say("at epsilon {epsilon:.3g} delta is {delta}", epsilon=epsilon, delta=short(delta)),
+            say(
+                "at epsilon {epsilon:.3g} delta is {delta}", epsilon=epsilon, delta=short_up(delta)
+            ),
         )
         self.said.show(self._words(count, epsilon, delta))
 
@@ -180,10 +188,10 @@ class NoisePanel(Lesson):
             holds = say(
                 "ε = {epsilon:.3g} holds with δ = **{delta}**, the shaded area",
                 epsilon=epsilon,
-                delta=short(delta),
+                delta=short_up(delta),
             )
         pure = (
-            say("pure ε = {epsilon:.3g}", epsilon=1 / count.scale)
+            say("pure ε = {epsilon}", epsilon=_up(1 / count.scale))
             if name == "Laplace"
             else say("no pure ε: δ is never 0")
         )
@@ -297,7 +305,7 @@ class CompositionPanel(Lesson):
             lines, x_range=(0, 1.03 * composed.releases), y_range=(0, top), log=False,
             x_title=marked("releases"),
         )  # fmt: skip
-        words = ", ".join(f"{say(name)} {end:.3g}" for name, end in ends.items())
+        words = ", ".join(f"{say(name)} {_up(end)}" for name, end in ends.items())
         self.plots["epsilon"].show(
             figure,
             say(
@@ -307,14 +315,14 @@ class CompositionPanel(Lesson):
         saved = ends["basic"] / ends["exact"] if ends["exact"] > 0 else math.inf
         self.said.show(
             say(
-                "After {releases:,} releases at δ = {delta}: adding up gives ε = {basic:.3g}, "
-                "advanced composition {advanced:.3g}, and the truth is **ε = {exact:.3g}** "
+                "After {releases:,} releases at δ = {delta}: adding up gives ε = {basic}, "
+                "advanced composition {advanced}, and the truth is **ε = {exact}** "
                 "({saved:.1f} times less than adding up).",
                 releases=composed.releases,
                 delta=short(composed.delta),
-                basic=ends["basic"],
-                advanced=ends["advanced"],
-                exact=ends["exact"],
+                basic=_up(ends["basic"]),
+                advanced=_up(ends["advanced"]),
+                exact=_up(ends["exact"]),
                 saved=saved,
             )
         )
