@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,25 @@ def lesson(stem: str) -> dict[str, Any]:
     return {**book, "metadata": {**book["metadata"], "kernelspec": kernel}}
 
 
+ELSEWHERE = """
+This page holds the lessons that need no PyTorch. The others run on a computer with dpkit (`dpkit \
+lab`), or in a Binder tab: the README of dpkit says how.
+"""
+
+
+def linked(book: dict[str, Any]) -> dict[str, Any]:
+    """The same notebook, without links to lessons that are not on the page."""
+    cells = []
+    for cell in book["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            away = re.compile(rf"\[([^\]]*)\]\((?!(?:{'|'.join(LESSONS)})\.)[^)/:]*\.ipynb\)")
+            kept, count = away.subn(r"\1", text)
+            text = f"{kept}\n{ELSEWHERE}" if count else text
+        cells.append({**cell, "source": text})
+    return {**book, "cells": cells}
+
+
 def wheels(folder: Path) -> list[Path]:
     """dpkit's own wheel and those of the panels' packages, all of pure Python."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
@@ -59,7 +79,7 @@ def build(out: Path, pyodide: str | None = None) -> None:
         for part in ("contents", "wheels"):
             (folder / part).mkdir()
         for stem in LESSONS:
-            (folder / "contents" / f"{stem}.ipynb").write_text(json.dumps(lesson(stem)))
+            (folder / "contents" / f"{stem}.ipynb").write_text(json.dumps(linked(lesson(stem))))
         settings = {
             "LiteBuildConfig": {"contents": ["contents"], "apps": ["lab", "notebooks"]},
             "PipliteAddon": {"piplite_urls": [str(path) for path in wheels(folder / "wheels")]},

@@ -6,6 +6,7 @@ import fnmatch
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -42,7 +43,7 @@ for cell in book["cells"]:
 
 from dpkit.widgets import Slider
 for name, panel in names.items():
-    if not hasattr(panel, "trouble"):
+    if isinstance(panel, type) or not hasattr(panel, "trouble"):
         continue
     for label, control in panel.controls.items():
         if isinstance(control, Slider):
@@ -79,6 +80,36 @@ def test_a_lesson_installs_dpkit_first_and_is_else_as_it_was(stem):
     assert made["metadata"]["kernelspec"]["name"] == "python"
 
 
+LINK = re.compile(r"\]\(([^)]+\.ipynb)[^)]*\)")
+
+
+def texts(book):
+    return ["".join(c["source"]) for c in book["cells"] if c["cell_type"] == "markdown"]
+
+
+@pytest.mark.parametrize("stem", LESSONS)
+def test_every_link_leads_to_a_lesson_on_the_page(stem):
+    made = builder().lesson(stem)
+    shown = builder().linked(made)
+    there = {f"{each}.ipynb" for each in LESSONS}
+    before, after = (set(LINK.findall("\n".join(texts(book)))) for book in (made, shown))
+    assert before - there, "the notebook links to lessons that are not on the page"
+    assert after == before & there
+    assert sum("This page holds the lessons that need no PyTorch" in t for t in texts(shown)) == 1
+    codes = [[c for c in book["cells"] if c["cell_type"] == "code"] for book in (made, shown)]
+    assert [c["id"] for c in codes[0]] == [c["id"] for c in codes[1]]
+    bare = [LINK.sub("", t.replace("[", "")) for t in texts(made)]
+    told = [LINK.sub("", t.replace("[", "")).partition(f"\n{builder().ELSEWHERE}")[0]
+            for t in texts(shown)]  # fmt: skip
+    assert bare == told, "nothing else has changed"
+
+
+def test_the_page_holds_what_needs_no_pytorch():
+    from dpkit.course import LESSONS as every
+
+    assert LESSONS == ("index", *(each.notebook[:-6] for each in every if not each.needs_torch))
+
+
 def test_the_wheel_holds_every_file_that_is_no_code():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["dpkit"]
@@ -104,6 +135,9 @@ def test_the_page_is_built(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {path.stem for path in (out / "files").glob("*.ipynb")} == set(LESSONS)
+    for path in (out / "files").glob("*.ipynb"):
+        for name in LINK.findall("\n".join(texts(json.loads(path.read_text("utf-8"))))):
+            assert (out / "files" / name).exists(), f"{path.name} leads to {name}"
     bundled = json.loads((out / "pypi" / "all.json").read_text())
     assert {"dpkit", *builder().PANELS} <= {name.replace("-", "_") for name in bundled}
     again = subprocess.run(command, capture_output=True, text=True)
