@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from dpkit.widgets import abadi_live
+import dpkit as dp
+from dpkit.widgets import abadi_live, race
 from dpkit.widgets.controls import Buttons
 
 SECONDS = 60.0
@@ -26,8 +27,15 @@ def live():
     return panel
 
 
+def racing():
+    panel = race.RacePanel(lots=4)
+    panel.turn(seeds=5)
+    return panel
+
+
 CASES = {
     "live": Case(live, (abadi_live, "projected"), {"clip": 1.0}),
+    "race": Case(racing, (dp.zoo, "mlp"), {"rate": 0.1}),
 }
 
 

@@ -17,10 +17,11 @@ from dpkit.figures.schedules import Trained
 from dpkit.methods import DPSGD
 from dpkit.plan import Plan, round_up
 from dpkit.samplers import Shuffle
-from dpkit.widgets.controls import Buttons, Choice, Progress, Slider, guarded
+from dpkit.widgets.controls import Buttons, Choice, Progress, Slider
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.schedules import DELTA, MOST, RHO, SHAPES, ZERO
+from dpkit.widgets.worker import Worker
 from dpkit.words import say
 
 if TYPE_CHECKING:
@@ -42,15 +43,13 @@ class RacePanel(Lesson):
         self.data, self.lots = data, lots
         self.runs: list[Trained] = []
         self.progress = Progress(label=say("Training"))
-        self._stop = threading.Event()
-        self._trainer: threading.Thread | None = None
         self._of: tuple[Any, ...] = ()
-        self._trained = threading.RLock()
         buttons = Buttons(
             actions=[("train", say("Train"), "primary"), ("stop", say("Stop"), "")],
             disabled=["stop"],
             label=say("Race"),
         )  # fmt: skip
+        self._trainer = Worker(self._race, buttons, self.trouble)
         falls = [(say(title), key) for key, (title, _) in SHAPES.items() if key != "Uniform"]
         super().__init__(
             {
@@ -70,9 +69,8 @@ class RacePanel(Lesson):
                 "race": LivePlot(height=320, title=say("Test accuracy while the budget is spent")),
                 "finals": LivePlot(height=320, title=say("At the end of the budget")),
             },
-            self.progress,
+            self.progress, worker=self._trainer,
         )  # fmt: skip
-        buttons.on_click(guarded(self.trouble)(self._clicked))
 
     @property
     def plans(self) -> dict[str, Plan]:
@@ -90,102 +88,71 @@ class RacePanel(Lesson):
         """Show the runs; other settings begin anew."""
         now = tuple(self.value(name) for name in ("shape", "rate", "rho"))
         if now != self._of:
-            self._halt()
+            self._trainer.stop()
             self._of, self.runs = now, []
         self._show()
 
     def train(self) -> bool:
         """Begin the race on a thread of its own; False if one is on."""
-        if self._trainer is not None and self._trainer.is_alive():
-            return False
-        self._stop.clear()
-        buttons = self.controls["race"]
-        assert isinstance(buttons, Buttons)
-        buttons.disable("train")
-        self._trainer = threading.Thread(target=guarded(self.trouble)(self._race), daemon=True)
-        self._trainer.start()
-        return True
+        return self._trainer.start()
 
-    def join(self, timeout: float = 120.0) -> bool:
-        """Wait for the race and the drawing; False if the time ran out."""
-        if self._trainer is not None and self._trainer is not threading.current_thread():
-            self._trainer.join(timeout)
-            if self._trainer.is_alive():
-                return False
-        return super().join(timeout)
-
-    def close(self) -> None:
-        """Stop the race and remove the panel."""
-        self._halt()
-        super().close()
-
-    def _halt(self) -> None:
-        self._stop.set()
-        if self._trainer is not None and self._trainer is not threading.current_thread():
-            self._trainer.join(10)
-
-    def _clicked(self, name: str) -> None:
-        if name == "train":
-            self.train()
-        else:
-            self._stop.set()
-
-    def _race(self) -> None:
-        buttons = self.controls["race"]
-        assert isinstance(buttons, Buttons)
-        try:
-            self.runs = []
-            self._run(self.plans, int(self.value("seeds")))
-        finally:
-            buttons.disable("stop")
-            self._show()
-
-    def _run(self, plans: dict[str, Plan], seeds: int) -> None:
-        from dpkit import datasets, zoo
-        from dpkit.training import train
+    def _race(self, stop: threading.Event) -> None:
+        from dpkit import datasets
 
         data = self.data or datasets.load("digits")
-        due = 0.0
-        for seed in range(seeds):
-            both = []
-            for name, plan in plans.items():
-                run = Trained(name, seed, plan.steps // self.lots)
-                options: dict[str, Any] = {"seed": seed, "evaluate_every": self.lots}
-                both.append((run, train(zoo.mlp(data, seed=seed), data, plan, **options)))
-                self.runs = [*self.runs, run]
-            while any(not run.done for run, _ in both):
-                if self._stop.is_set():
-                    return
-                # The one that has spent less goes on: both lines grow side by side.
-                run, steps = min((b for b in both if not b[0].done), key=lambda b: _share(b[0]))
-                self._epoch(run, steps)
-                if time.monotonic() >= due:
-                    due = time.monotonic() + self.PAUSE
-                    self._show()
-
-    def _epoch(self, run: Trained, steps: Iterator[Any]) -> None:
-        for step in steps:
-            if step.step % self.lots == 0:
-                run.share.append(100 * ZCDP().rho(step.ledger) / float(self.value("rho")))
-                run.accuracy.append(step.peek.accuracy)
+        with self._drawing:
+            if stop.is_set():
                 return
+            self.runs, plans, seeds = [], self.plans, int(self.value("seeds"))
+            self._show()
+        try:
+            for seed in range(seeds):
+                self._both(data, plans, seed, stop)
+        finally:
+            stop.set()  # no time is left
+            with self._drawing:
+                self._show()
+
+    def _both(
+        self, data: Dataset, plans: dict[str, Plan], seed: int, stop: threading.Event
+    ) -> None:
+        """One run of each plan; the one that has spent less goes on: they grow side by side."""
+        from dpkit import zoo
+        from dpkit.training import train
+
+        going: list[tuple[Trained, Iterator[Any]]] = []
+        due = 0.0
+        for name, plan in plans.items():
+            options: dict[str, Any] = {"seed": seed, "evaluate_every": self.lots}
+            steps = train(zoo.mlp(data, seed=seed), data, plan, **options)
+            going.append((Trained(name, seed, plan.steps // self.lots), steps))
+        with self._drawing:
+            self.runs = [*self.runs, *(run for run, _ in going if not stop.is_set())]
+        while on := [(run, steps) for run, steps in going if not run.done]:
+            run, ahead = min(on, key=lambda one: one[0].share[-1:])
+            last = next(step for step in ahead if stop.is_set() or step.step % self.lots == 0)
+            with self._drawing:
+                if stop.is_set():
+                    return
+                run.share.append(100 * ZCDP().rho(last.ledger) / float(self.value("rho")))
+                run.accuracy.append(last.peek.accuracy)
+                if time.monotonic() >= due:
+                    self._show()
+                    due = time.monotonic() + self.PAUSE
 
     def _show(self) -> None:
-        with self._trained:
-            runs = [run for run in self.runs if run.accuracy]
-            names = [title for title, _ in (SHAPES["Uniform"], SHAPES[self.value("shape")])]
-            shown = runs or [Trained(name, 0, 100) for name in names]
-            ends = " ".join(f"{say(run.name)} {run.accuracy[-1]:.1%}" for run in runs)
-            ends = ends or say("not trained yet")
-            self.plots["race"].show(figures.race(shown, self.value("across")), ends)
-            self.plots["finals"].show(figures.finals(shown), ends)
-            wanted = 2 * int(self.value("seeds"))
-            part = sum(min(len(run.accuracy) / run.epochs, 1) for run in runs) / wanted
-            self.progress.show(
-                min(part, 1.0),
-                say("{done} of {wanted} runs", done=sum(r.done for r in runs), wanted=wanted),
-            )
-            self.said.show(self._words(names))
+        runs = [run for run in self.runs if run.accuracy]
+        names = [title for title, _ in (SHAPES["Uniform"], SHAPES[self.value("shape")])]
+        shown = runs or [Trained(name, 0, 100) for name in names]
+        ends = " ".join(f"{say(run.name)} {run.accuracy[-1]:.1%}" for run in runs)
+        ends = ends or say("not trained yet")
+        self.plots["race"].show(figures.race(shown, self.value("across")), ends)
+        self.plots["finals"].show(figures.finals(shown), ends)
+        wanted = 2 * int(self.value("seeds"))
+        part = min(sum(min(len(run.accuracy) / run.epochs, 1) for run in runs) / wanted, 1.0)
+        told = say("{done} of {wanted} runs", done=sum(r.done for r in runs), wanted=wanted)
+        self.progress.show(part, told + self._trainer.left(part))
+        self.said.show(self._words(names))
 
     def _words(self, names: list[str]) -> str:
         price = round_up(RhoBudget(float(self.value("rho"))).epsilon(DELTA))
@@ -215,7 +182,3 @@ class RacePanel(Lesson):
             told=told,
             gap=gap,
         )
-
-
-def _share(run: Trained) -> float:
-    return run.share[-1] if run.share else 0.0
