@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 import dpkit as dp
-from dpkit.widgets import abadi_live, race
+from dpkit.widgets import abadi_live, neuraldp, race
 from dpkit.widgets.controls import Buttons
 
 SECONDS = 60.0
@@ -35,6 +35,7 @@ def racing():
 
 CASES = {
     "live": Case(live, (abadi_live, "projected"), {"clip": 1.0}),
+    "activations": Case(neuraldp.ActivationPanel, (neuraldp, "rival_of"), {"sigma": 2.0}),
     "race": Case(racing, (dp.zoo, "mlp"), {"rate": 0.1}),
 }
 

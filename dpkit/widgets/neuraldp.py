@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
-from collections.abc import Iterator
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dpkit.accountants import PLD
 from dpkit.figures import activations as figures
@@ -14,9 +15,10 @@ from dpkit.mechanisms import Gaussian, Ledger, Neighbours, PoissonSampling, Rand
 from dpkit.methods import DPSGD, NeuralDP
 from dpkit.plan import Plan, round_up
 from dpkit.samplers import Poisson, Shuffle
-from dpkit.widgets.controls import Buttons, Choice, Progress, Slider, guarded
+from dpkit.widgets.controls import Buttons, Choice, Progress, Slider
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
+from dpkit.widgets.worker import Worker
 from dpkit.words import marked, say
 
 if TYPE_CHECKING:
@@ -72,16 +74,17 @@ class ActivationPanel(Lesson):
     - the true price is that of the very plan that Train runs.
     """
 
+    PAUSE: ClassVar = 0.2  # seconds between two pictures
+
     def __init__(self, data: Dataset | None = None) -> None:
         """Make the panel; nothing is trained until Train is pressed. `data` None is the digits."""
         self.data = data or digits()
         self.runs: list[tuple[str, float]] = []
         self.progress = Progress(label=say("Training"))
         self._of: tuple[Any, ...] = ()
-        self._stop = threading.Event()
-        self._trainer: threading.Thread | None = None
         buttons = Buttons(actions=[("train", say("Train"), "primary"), ("stop", say("Stop"), "")],
                           disabled=["stop"], label=say("Live runs"))  # fmt: skip
+        self._trainer = Worker(self._race, buttons, self.trouble)
         layers = [(say(words), key) for key, words in LAYERS.items()]
         labels = [(say(words), key) for words, key in LABELS]
         super().__init__(
@@ -105,9 +108,8 @@ class ActivationPanel(Lesson):
                 "finals": LivePlot(height=330, title=say("Live, at the true price")),
             },
             self.progress,
-            wide=("prices",),
+            wide=("prices",), worker=self._trainer,
         )  # fmt: skip
-        buttons.on_click(guarded(self.trouble)(self._clicked))
 
     @property
     def method(self) -> NeuralDP:
@@ -148,7 +150,7 @@ class ActivationPanel(Lesson):
         names = ("layer", "dimension", "sigma", "releases", "labels", "answer")
         now = tuple(self.value(name) for name in names)
         if now != self._of:
-            self._stop.set()
+            self._trainer.stop()
             self._of, self.runs = now, []
         before, after = self.clouds
         targets = self.data.targets[: len(before)].numpy()
@@ -191,86 +193,60 @@ class ActivationPanel(Lesson):
 
     def train(self) -> bool:
         """Train both at the same price, on a thread of its own; False if a run is on."""
-        if self._trainer is not None and self._trainer.is_alive():
-            return False
-        self._stop.clear()
-        self._buttons.disable("train")
-        self._trainer = threading.Thread(target=guarded(self.trouble)(self._race), daemon=True)
-        self._trainer.start()
-        return True
+        return self._trainer.start()
 
-    def join(self, timeout: float = 120.0) -> bool:
-        """Wait for the runs and the drawing; False if the time ran out."""
-        if self._trainer is not None and self._trainer is not threading.current_thread():
-            self._trainer.join(timeout)
-            if self._trainer.is_alive():
-                return False
-        return super().join(timeout)
-
-    def close(self) -> None:
-        """Stop the runs and remove the panel."""
-        self._stop.set()
-        if self._trainer is not None:
-            self._trainer.join(10)
-        super().close()
-
-    @cached_property
-    def _buttons(self) -> Buttons:
-        buttons = self.controls["train"]
-        assert isinstance(buttons, Buttons)
-        return buttons
-
-    def _clicked(self, name: str) -> None:
-        if name == "train":
-            self.train()
-        else:
-            self._stop.set()
-
-    def _race(self) -> None:
-        try:
-            self.runs, now = [], self._of
-            for done, (name, accuracy) in enumerate(self._finished(self.plan), start=1):
-                if self._stop.is_set() or now != self._of:
-                    return
-                self.runs = [*self.runs, (name, accuracy)]
-                self.progress.show(done / 4, say("{done} of 4 runs", done=done))
-                self._show()
-        finally:
-            self._buttons.disable("stop")
-
-    def _finished(self, plan: Plan) -> Iterator[tuple[str, float]]:
+    def _race(self, stop: threading.Event) -> None:
         """Two runs each of private activations and of DP-SGD on the same features and price."""
-        from dataclasses import replace
-
-        import torch
-
         from dpkit import zoo
+
+        with self._drawing:
+            if stop.is_set():
+                return
+            self.runs, plan, layer = [], self.plan, (self.value("layer"), self._width)
+            self._show()
+        seen, rival = seen_through(layer_of(self.data, *layer), self.data), rival_of(plan)
+        both = ((marked("private activations"), zoo.released, plan),
+                (marked("DP-SGD"), zoo.logistic, rival))  # fmt: skip
+        try:
+            for seed, (name, model, what) in itertools.product(range(2), both):
+                accuracy = self._final(model(seen, seed), seen, what, seed, stop)
+                with self._drawing:
+                    if stop.is_set():
+                        return
+                    self.runs = [*self.runs, (name, accuracy)]
+                    self._show()
+        finally:
+            stop.set()  # no time is left
+            with self._drawing:
+                self._tell()
+
+    def _final(
+        self, model: nn.Module, data: Dataset, plan: Plan, seed: int, stop: threading.Event
+    ) -> float:
+        """The accuracy at the end of one run."""
         from dpkit.training import train
 
-        data, rival = self.data, rival_of(plan)
-        with torch.no_grad():
-            layer = layer_of(data, self.value("layer"), self._width)
-            seen = replace(
-                data, inputs=layer(data.inputs), test_inputs=layer(data.test_inputs),
-                public_inputs=layer(data.public_inputs),
-            )  # fmt: skip
-        for seed in range(2):
-            for name, make, what in (
-                (marked("private activations"), zoo.released, plan),
-                (marked("DP-SGD"), zoo.logistic, rival),
-            ):  # fmt: skip
-                steps = train(make(seen, seed), seen, what, seed=seed, evaluate_every=what.steps)
-                for step in steps:
-                    if self._stop.is_set():
-                        return
-                    accuracy = step.peek.accuracy
-                yield name, float(accuracy or 0.0)
+        due, accuracy = 0.0, None
+        for step in train(model, data, plan, seed=seed, evaluate_every=plan.steps):
+            with self._drawing:
+                if stop.is_set():
+                    break
+                accuracy = step.peek.accuracy
+                if time.monotonic() >= due:
+                    self._tell(step.step / step.steps)
+                    due = time.monotonic() + self.PAUSE
+        return float(accuracy or 0.0)
+
+    def _tell(self, part: float = 0.0) -> None:
+        """Progress, with a part of the run that is on."""
+        done = len(self.runs)
+        told, share = say("{done} of 4 runs", done=done), (done + part) / 4
+        self.progress.show(share, told + self._trainer.left(share))
 
     def _show(self) -> None:
         said = ", ".join(f"{say(name)} {accuracy:.0%}" for name, accuracy in self.runs)
         self.plots["finals"].show(figures.finals(self.runs), said or say("not trained yet"))
-        if not self.runs:
-            self.progress.show(0.0, "")
+        self._tell()
         self.said.show(self._words())
 
     def _words(self) -> str:
@@ -289,6 +265,17 @@ class ActivationPanel(Lesson):
             covers=covers,
             claimed=round_up(self.claimed),
         )
+
+
+def seen_through(layer: nn.Module, data: Dataset) -> Dataset:
+    """The records as they are after a layer."""
+    import torch
+
+    with torch.no_grad():
+        return replace(
+            data, inputs=layer(data.inputs), test_inputs=layer(data.test_inputs),
+            public_inputs=layer(data.public_inputs),
+        )  # fmt: skip
 
 
 def rival_of(plan: Plan) -> Plan:
