@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from dpkit.accountants import RDP, ZCDP, Accountant
-from dpkit.accountants.base import checked_delta, checked_epsilon
+from dpkit.accountants.base import checked_delta, checked_epsilon, told
 from dpkit.accountants.rdp import ORDERS, to_epsilon
 from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Ledger, Mechanism, Refused, SubsampledGaussian
@@ -106,7 +106,7 @@ class RhoBudget(Budget):
     @property
     def describe(self) -> str:
         """The budget in a few words."""
-        return f"a zCDP budget of ρ = {self.rho:.6g}"
+        return f"a zCDP budget of ρ = {told(self.rho)}"
 
     def cost(self, mechanism: Mechanism) -> float:
         """The charge's rho."""
@@ -168,7 +168,7 @@ class RDPBudget(Budget):
     @property
     def describe(self) -> str:
         """The budget in a few words."""
-        return f"a Renyi budget of {self.rdp:.6g} at order {self.order:g}"
+        return f"a Renyi budget of {told(self.rdp)} at order {told(self.order, towards=-1)}"
 
     def cost(self, mechanism: Mechanism) -> float:
         """The larger divergence of the two directions."""

@@ -113,6 +113,7 @@ def _sampler(options: argparse.Namespace) -> Any:
 
 
 def _epsilon(options: argparse.Namespace) -> int:
+    from dpkit.accountants.base import printed, told
     from dpkit.mechanisms import Neighbours
     from dpkit.methods import DPSGD
     from dpkit.plan import Plan
@@ -128,11 +129,11 @@ def _epsilon(options: argparse.Namespace) -> int:
         accountant=accountant(),
     )
     bounds = plan.bounds()
-    print(f"lower     {bounds.lower:.6f}")
-    print(f"estimate  {bounds.estimate:.6f}")
-    print(f"upper     {bounds.upper:.6f}")
+    print(f"lower     {printed(bounds.lower, 8, -1)}")
+    print(f"estimate  {bounds.estimate:.8g}")
+    print(f"upper     {printed(bounds.upper, 8, 1)}")
     print(f"relation  {plan.neighbours.name} ({plan.neighbours.value})")
-    print(f"sampling  {plan.sampler.describe}, {plan.steps:,} steps, delta {plan.delta:g}")
+    print(f"sampling  {plan.sampler.describe}, {plan.steps:,} steps, delta {told(plan.delta)}")
     print(f"method    {plan.accountant.name}: {bounds.method}")
     if not plan.accountant.is_bound:
         print("note      an estimate, not a bound: it may be too small")
@@ -224,6 +225,7 @@ def _settings(options: argparse.Namespace) -> Any:
 def _run(model: Any, data: Any, plan: Any, settings: Any, options: argparse.Namespace) -> Any:
     from tqdm import tqdm
 
+    from dpkit.plan import round_up
     from dpkit.runs import Run
     from dpkit.training import train
 
@@ -237,7 +239,9 @@ def _run(model: Any, data: Any, plan: Any, settings: Any, options: argparse.Name
                 run.add(step, spend=tested)
                 bar.update()
                 if tested:
-                    bar.set_postfix_str(f"ε {step.epsilon:.3f}, accuracy {run.accuracy[-1]:.1%}")
+                    bar.set_postfix_str(
+                        f"ε {round_up(step.epsilon)}, accuracy {run.accuracy[-1]:.1%}"
+                    )
             run.status = "done"
         except KeyboardInterrupt:
             run.status = "stopped"

@@ -101,6 +101,7 @@ def _watched(runs: Any, quiet: bool) -> None:
 
 
 def _told(runs: Any, store: Any) -> None:
+    from dpkit.accountants.base import told
     from dpkit.figures import sweeps
     from dpkit.plan import round_up
     from dpkit.sweeping.composition import total
@@ -110,7 +111,7 @@ def _told(runs: Any, store: Any) -> None:
     asked = [r for r in store.records("finished") if r.key in runs.keys and r.accuracy is not None]
     for record in sorted(asked, key=lambda r: (-r.accuracy, r.epsilon))[:3]:
         print(f"accuracy {record.accuracy:.2%} at epsilon {round_up(record.epsilon)}, delta "
-              f"{record.plan.delta:g} ({record.plan.neighbours.value}), seed {record.seed}: "
+              f"{told(record.plan.delta)} ({record.plan.neighbours.value}), seed {record.seed}: "
               f"{record.settings}")  # fmt: skip
     unlike = sweeps.Cloud(points(asked)).unlike()
     for sentence in filter(None, (unlike, total(store).sentence)):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.accountants import PLD, Accountant, Bounds
-from dpkit.accountants.base import printed
+from dpkit.accountants.base import printed, told
 from dpkit.accountants.calibration import solve_scale
 from dpkit.budgets import Budget, Meter
 from dpkit.charges import Charges
@@ -192,8 +192,8 @@ class Plan:
             found.append("epsilon is infinite: nothing is promised; add noise.")
         elif epsilon > MEANINGLESS:
             found.append(
-                f"epsilon {epsilon:.3g} promises next to nothing: the odds of a conclusion about a "
-                f"record may change by a factor of e^{epsilon:.3g}; add noise or take fewer steps."
+                f"epsilon {round_up(epsilon)} promises next to nothing: the odds of a conclusion "
+                f"about a record may change by a factor of e^{round_up(epsilon)}; add noise or take fewer steps."
             )
         return tuple(found)
 
@@ -204,12 +204,13 @@ class Plan:
         epsilon = self.epsilon()
         accountant = self.accountant
         reacting = self.method.reacting is not None
+        delta = told(self.delta, 3)
         if not np.isfinite(epsilon):
             promise = "No privacy is promised: epsilon is infinite"
         elif accountant.is_bound or reacting:
-            promise = f"({round_up(epsilon)}, {self.delta:.3g})-differential privacy"
+            promise = f"({round_up(epsilon)}, {delta})-differential privacy"
         else:
-            promise = f"An estimate, not a bound: epsilon about {epsilon:.3g} at {self.delta:.3g}"
+            promise = f"An estimate, not a bound: epsilon about {epsilon:.3g} at {delta}"
         text = (
             f"{promise} for {self.method.unit} ({self.neighbours.value}), by "
             f"{self.sampler.describe} over {self._length}; assumes exact real "

@@ -2,16 +2,22 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
 
 import dpkit as dp
-from dpkit import schedules
+from dpkit import cli, schedules
+from dpkit.accountants.base import told
+from dpkit.auditing import leaky
+from dpkit.auditing.bounds import Errors
 from dpkit.mechanisms import EpsilonDelta, Ledger, Mechanism, Neighbours, Refused, Subsampled
 from dpkit.mechanisms.gaussian import gaussian_profile
 from dpkit.samplers import Sampler
 from dpkit.samplers.base import Blocks
+from dpkit.sweeping.composition import Total
+from dpkit.widgets.budget import Budget
 
 TWO = (dp.Release(dp.Gaussian(2.0)), dp.Release(dp.Gaussian(1.0)))
 
@@ -184,3 +190,57 @@ def test_truncation_is_counted_however_rare_it_is():
     assert 0 < sampler.overflow < 1e-15
     priced = dp.Plan(dp.DPSGD(1000.0), sampler, delta=1e-12)
     assert 100_000 * sampler.overflow > priced.delta and priced.epsilon() == math.inf
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "up", "down"),
+    [(1e-5, 3, "1e-05", "1e-05"), (1 / 30_000, 3, "3.34e-05", "3.33e-05"), (1e-300, 3, *["1e-300"] * 2),
+     (1 / 3, 6, "0.333334", "0.333333"), (0.1, 3, "0.1", "0.1"), (2 / 3, 6, "0.666667", "0.666666"),
+     (1e6, 6, "1e+06", "1e+06"), (0.99999999, 3, "1", "0.999")],
+)  # fmt: skip
+def test_what_somebody_wrote_is_told_in_few_digits_on_the_safe_side(number, digits, up, down):
+    assert (told(number, digits), told(number, digits, -1)) == (up, down)
+
+
+@pytest.mark.parametrize("delta", [1 / 30_000, 1.2345e-5, 0.0012349, 1e-5, 7.0004e-9])
+def test_every_sentence_tells_a_delta_that_holds(delta):
+    priced = dp.Plan(dp.DPSGD(4.0), dp.Poisson(0.1, 20), delta)
+    votes = dp.votes.VotePlan(100, 2, 200.0, delta=delta)
+    sentences = [priced.guarantee(), votes.guarantee(), Total(1, 1, 0.5, delta).sentence]
+    for text in sentences:
+        assert float(re.search(r"(?:, |δ = )([\d.e-]+\d)", text)[1]) >= delta, text
+
+
+def test_budgets_are_told_no_smaller_than_they_are():
+    assert "ρ = 0.333334" in dp.RhoBudget(1 / 3).describe
+    assert "of 0.333334 at order 7.66666" in dp.RDPBudget(1 / 3, 23 / 3).describe
+
+
+def test_an_audit_proves_no_more_than_it_found():
+    audit = dp.auditing.Audit(1.4999, 3.0009, 1e-5, 0.999, Errors(0, 9, 0, 9), "by looking")
+    assert "at least 1.49 " in str(audit) and "claimed 3.01 at" in str(audit)
+    leak = leaky.Spotted(Errors(0, 9, 0, 9), 1.0, 1.4999, 1e-5, 0.999)
+    assert "every epsilon up to 1.49 is" in str(leak)
+
+
+@pytest.mark.parametrize(
+    ("rate", "noise", "steps", "delta"),
+    [(1e-6, 10, 1, 1e-9), (1e-4, 10, 100, 1e-8), (0.02, 1.0, 300, 1e-5), (1.0, 0.01, 7, 1e-5)],
+)
+def test_the_command_line_rounds_outward(capsys, rate, noise, steps, delta):
+    asked = {"sample-rate": rate, "noise-multiplier": noise, "steps": steps, "delta": delta}
+    assert cli.main(["epsilon", *(f"--{name}={value}" for name, value in asked.items())]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    bounds = dp.Plan(dp.DPSGD(noise), dp.Poisson(rate, steps), delta).bounds()
+    assert 0 < float(lines["lower"]) <= bounds.lower <= bounds.upper <= float(lines["upper"])
+    assert float(lines["upper"]) == pytest.approx(bounds.upper, rel=1e-6)
+
+
+def test_a_running_total_is_a_bound_whatever_accountant_was_shown():
+    data = dp.datasets.load("blobs", num_examples=50)
+    sampled = dp.Poisson(0.01, 100)
+    spent = Budget()
+    spent.add(data, dp.Plan(dp.DPSGD(0.8), sampled, 1 / 30_000, accountant=dp.GDP()))
+    true = dp.Plan(dp.DPSGD(0.8), sampled, 1 / 30_000).epsilon()
+    assert spent.epsilon(data) == true > 1.9 * spent.plans[0][1].epsilon()
+    assert "δ = 3.33334e-05" in spent.text(data)

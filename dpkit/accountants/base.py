@@ -76,12 +76,20 @@ class Accountant(ABC):
 
 def printed(epsilon: float, digits: int, towards: int) -> str:
     """An epsilon to so many digits, rounded up if `towards` is 1 and down if it is -1."""
-    if not math.isfinite(epsilon) or epsilon == 0:
-        return f"{epsilon:g}"
-    exact = Decimal(float(epsilon))
+    return _rounded(epsilon, Decimal(float(epsilon)), digits, towards)
+
+
+def told(number: float, digits: int = 6, towards: int = 1) -> str:
+    """The same for a number that somebody wrote, such as delta: 0.00001 is no more than that."""
+    return _rounded(number, Decimal(repr(float(number))), digits, towards)
+
+
+def _rounded(number: float, exact: Decimal, digits: int, towards: int) -> str:
+    if not math.isfinite(number) or number == 0:
+        return f"{number:g}"
     unit = Decimal(1).scaleb(exact.adjusted() - digits + 1)
     way = ROUND_CEILING if towards > 0 else ROUND_FLOOR
-    return f"{float(exact.quantize(unit, way)):.6g}"
+    return f"{float(exact.quantize(unit, way)):.{max(digits, 6)}g}"
 
 
 def checked_delta(delta: float) -> float:

@@ -28,7 +28,7 @@ from dpkit.auditing.readable import check_readable
 from dpkit.knobs import Knob
 from dpkit.mechanisms import Gaussian
 from dpkit.methods import DPSGD
-from dpkit.plan import Plan
+from dpkit.plan import Plan, round_down, round_up
 from dpkit.samplers import Poisson
 from dpkit.schedules import at
 
@@ -81,9 +81,9 @@ class Audit:
         """The finding in one sentence."""
         verdict = "The claim is FALSE" if self.broken else "Nothing speaks against the claim"
         return (
-            f"{verdict}: epsilon is at least {self.lower:.3g} (confidence {self.confidence:.4g}, "
-            f"{self.observations:,} observations, {self.how}), claimed {self.claimed:.3g} "
-            f"at delta {self.delta:g}."
+            f"{verdict}: epsilon is at least {round_down(self.lower)} (confidence "
+            f"{self.confidence:.4g}, {self.observations:,} observations, {self.how}), claimed "
+            f"{round_up(self.claimed)} at delta {self.delta:g}."
         )
 
 

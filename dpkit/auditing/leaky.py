@@ -16,6 +16,7 @@ from dpkit.auditing.bounds import Errors, any_epsilon
 from dpkit.auditing.inversion import Inversion
 from dpkit.knobs import Knob
 from dpkit.noise import Noise
+from dpkit.plan import round_down
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ class Spotted:
         return (
             f"No privacy is promised: of {self.guesses:,} guesses whether a record was in the "
             f"batch, {self.wrong} were wrong, at noise {self.noise_multiplier:g} times the norm of "
-            f"an activation; every epsilon up to {self.refuted:.3g} is ruled out at delta "
+            f"an activation; every epsilon up to {round_down(self.refuted)} is ruled out at delta "
             f"{self.delta:g} (confidence {self.confidence:g}), and more guesses rule out more."
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpkit.accountants import PLD
+from dpkit.accountants.base import told
 from dpkit.mechanisms import Ledger, Mechanism, Refused
 from dpkit.plan import round_up
 from dpkit.runs import plan_from_json
@@ -38,7 +39,7 @@ class Total:
         whose = " for a record that is in all of them" if self.sets > 1 else " together"
         whose += f", of {self.unit}" if self.unit != "one example" else ""
         return (
-            f"{runs} ε = {round_up(self.epsilon)} at δ = {self.delta:g}{whose}, by composition: "
+            f"{runs} ε = {round_up(self.epsilon)} at δ = {told(self.delta)}{whose}, by composition: "
             f"this is what a look at all of them spends."
         )
 

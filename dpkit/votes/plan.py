@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.accountants import PLD, Accountant, solve_scale
+from dpkit.accountants.base import told
 from dpkit.knobs import check_knobs, knob
 from dpkit.mechanisms import Access, Gaussian, Ledger, Mechanism, Neighbours, Refused, Release
 from dpkit.plan import round_up
@@ -168,7 +169,7 @@ class VotePlan:
         """The promise in words."""
         seats = "one teacher" if self.copies == 1 else f"up to {self.copies} teachers"
         promise = (
-            f"({round_up(self.epsilon())}, {self.delta:g})-differential privacy for one record, "
+            f"({round_up(self.epsilon())}, {told(self.delta)})-differential privacy for one record, "
             f"added, removed or replaced under its own id, which sits in {seats}: "
             f"{self.steps:,} generator steps of {self.images:,} images, noise of {self.noise:g} "
             f"votes on every coordinate of every sum, whatever the votes were; accounted by "

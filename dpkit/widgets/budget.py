@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dpkit.accountants import PLD
+from dpkit.accountants.base import told
 from dpkit.mechanisms import Ledger, Refused
 from dpkit.plan import Plan, round_up
 from dpkit.words import say
@@ -39,7 +41,9 @@ class Budget:
         ledger = Ledger.of((), plans[0].neighbours)
         for plan in plans:
             ledger = ledger + plan.ledger()
-        return plans[-1].accountant.epsilon(ledger, min(plan.delta for plan in plans))
+        last = plans[-1].accountant  # what many runs cost is no estimate
+        accountant = last if last.is_bound else PLD()
+        return accountant.epsilon(ledger, min(plan.delta for plan in plans))
 
     def text(self, data: Dataset) -> str:
         """The running total in a sentence; empty before the first run."""
@@ -50,7 +54,7 @@ class Budget:
             total = say(
                 "ε = {epsilon} at δ = {delta:g}",
                 epsilon=round_up(self.epsilon(data)),
-                delta=min(p.delta for p in plans),
+                delta=float(told(min(p.delta for p in plans))),
             )
         except Refused as refusal:
             total = say("cannot be accounted ({refusal})", refusal=refusal)
