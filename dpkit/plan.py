@@ -193,7 +193,8 @@ class Plan:
         elif epsilon > MEANINGLESS:
             found.append(
                 f"epsilon {round_up(epsilon)} promises next to nothing: the odds of a conclusion "
-                f"about a record may change by a factor of e^{round_up(epsilon)}; add noise or take fewer steps."
+                f"about a record may change by a factor of e^{round_up(epsilon)}; add noise or "
+                f"take fewer steps."
             )
         return tuple(found)
 

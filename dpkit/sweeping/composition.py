@@ -39,8 +39,8 @@ class Total:
         whose = " for a record that is in all of them" if self.sets > 1 else " together"
         whose += f", of {self.unit}" if self.unit != "one example" else ""
         return (
-            f"{runs} ε = {round_up(self.epsilon)} at δ = {told(self.delta)}{whose}, by composition: "
-            f"this is what a look at all of them spends."
+            f"{runs} ε = {round_up(self.epsilon)} at δ = {told(self.delta)}{whose}, by "
+            f"composition: this is what a look at all of them spends."
         )
 
 

@@ -169,8 +169,8 @@ class VotePlan:
         """The promise in words."""
         seats = "one teacher" if self.copies == 1 else f"up to {self.copies} teachers"
         promise = (
-            f"({round_up(self.epsilon())}, {told(self.delta)})-differential privacy for one record, "
-            f"added, removed or replaced under its own id, which sits in {seats}: "
+            f"({round_up(self.epsilon())}, {told(self.delta)})-differential privacy for one "
+            f"record, added, removed or replaced under its own id, which sits in {seats}: "
             f"{self.steps:,} generator steps of {self.images:,} images, noise of {self.noise:g} "
             f"votes on every coordinate of every sum, whatever the votes were; accounted by "
             f"{self.accountant.name}"
