@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -78,7 +79,10 @@ def numbers(values: ArrayLike) -> list[float]:
 
 def rounded_up(values: ArrayLike) -> list[str]:
     """Promised epsilons as they are printed under the mouse: none below what was computed."""
-    return [round_up(value) for value in np.asarray(values, dtype=float).ravel()]
+    return [_round_up(value) for value in np.asarray(values, dtype=float).ravel().tolist()]
+
+
+_round_up = functools.lru_cache(1 << 13)(round_up)  # a live curve repeats most of its points
 
 
 def thinned(
@@ -88,9 +92,11 @@ def thinned(
     if len(x) <= points:
         return list(x), list(y)
     values = np.asarray(y, dtype=float)
-    keep = {0, len(x) - 1}
-    for part in np.array_split(np.arange(len(x)), max(1, points // 2)):
-        here = np.where(np.isfinite(values[part]), values[part], 0.0)
-        keep |= {int(part[here.argmin()]), int(part[here.argmax()])}
-    chosen = sorted(keep)
+    finite = np.where(np.isfinite(values), values, 0.0)
+    size = math.ceil(len(values) / max(1, points // 2))
+    parts = math.ceil(len(values) / size)
+    rows = np.pad(finite, (0, parts * size - len(values)), mode="edge").reshape(parts, size)
+    starts = size * np.arange(parts)
+    ends = [0, len(values) - 1]
+    chosen = np.unique(np.concatenate([ends, starts + rows.argmin(1), starts + rows.argmax(1)]))
     return [x[i] for i in chosen], [y[i] for i in chosen]

@@ -72,7 +72,7 @@ def _line(run: Run, x: Sequence[float], y: Sequence[float], index: int, hover: s
         "type": "scatter", "mode": "lines+markers" if len(xs) < 3 else "lines",
         "name": say("run {number}", number=index + 1), "x": [float(v) for v in xs],
         **({"customdata": rounded_up(ys)} if "customdata" in hover else {}),
-        "y": [float(f"{v:.5g}") if np.isfinite(v) else None for v in ys],
+        "y": [float(v) for v in ys],
         "line": {"color": colour, "width": 2.5, "dash": DASHES[index % len(DASHES)]},
         "hovertemplate": say("{hover} at step %{{x}}", hover=hover)
         + f"<br>{_wrapped(run.settings)}<extra></extra>",

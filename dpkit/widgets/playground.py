@@ -163,8 +163,9 @@ class Playground(Board):
 
     def close(self) -> None:
         """Stop the run and remove the panel with all it holds."""
-        self.session.runner.stop()
-        self.session.runner.join(5)
+        if hasattr(self, "session"):  # not where the panel was refused: nothing has begun
+            self.session.runner.stop()
+            self.session.runner.join(5)
         super().close()
 
     def _listen(self) -> None:

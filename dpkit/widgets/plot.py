@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -16,6 +17,7 @@ from dpkit.widgets.board import Part
 from dpkit.words import marked, say
 
 _BINARY_FROM = 32
+_PLAIN = (str, int, bool)
 _lock = threading.Lock()
 
 WORDS = marked(
@@ -169,6 +171,10 @@ def _plotly_js() -> tuple[bytes, str]:
 
 def _wire(value: Any, *, binary: bool) -> Any:
     """A snapshot that the widget protocol can carry: arrays as bytes, NaN and infinity as null."""
+    if value is None or type(value) in _PLAIN:  # most values by far
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): _wire(item, binary=binary) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -177,17 +183,14 @@ def _wire(value: Any, *, binary: bool) -> Any:
         packed = _array_of_list(value) if binary and len(value) >= _BINARY_FROM else None
         return packed or [_wire(item, binary=binary) for item in value]
     if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
+        return _wire(value.item(), binary=binary)
     return value
 
 
 def _array_of_list(values: Sequence[Any]) -> dict[str, Any] | None:
     """The packed form of a long list of plain numbers, None for any other list."""
-    if not isinstance(values[0], int | float) or isinstance(values[0], bool):
-        return None
-    if not all(isinstance(v, int | float) for v in values):
+    kinds = {*map(type, values)}
+    if bool in kinds or not all(issubclass(kind, int | float) for kind in kinds):
         return None
     return _array(np.asarray(values, dtype=float))
 

@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 MOST_RUNS = 6
 """Runs kept for comparison; the oldest leaves first."""
 CURVE_POINTS, FEW_POINTS = 120, 16
-_SHARE, _LONGEST = 24, 0.6
+_SHARE, _LONGEST = 32, 0.6
 _BETWEEN = 16
 
 
 class Session:
     """Plans, starts and keeps runs; tells `drawn(step)` at most every `pause` seconds.
 
-    Where that costs more than a twenty-fifth of the time it is told less often, at least twice in
+    Where that costs more than a thirtieth of the time it is told less often, at least twice in
     about a second.
 
     `held()` is told when a pause has begun, `ended(state, error)` when a run is over.
@@ -182,7 +182,7 @@ class Session:
             self._spent()
             self._drawn(step)
             took = time.monotonic() - now
-            # A twenty-fifth of the time: all that a panel costs must stay below a twentieth.
+            # A thirtieth of the time: all that a panel costs must stay below a twentieth.
             self._due = now + took + min(max(self._pause, _SHARE * took), _LONGEST)
 
     def _spent(self) -> None:
