@@ -215,6 +215,10 @@ def test_a_run_of_infinite_epsilon_is_told_and_costs_no_redraw_anything(file):
     panel = Explorer(list(sweep(free, published, linear, store=file, executor=Here())))
     assert len(panel.cloud) == 0 and "No finished run yet" not in panel.said.text
     assert "1 of infinite ε" in panel.said.text
+    for name in ("plane", "knobs"):
+        (note,) = panel.plots[name].figure["layout"]["annotations"]
+        assert "1 of infinite ε" in note["text"]
+    assert "1 of infinite ε" in panel.plots["compared"].summary
     panel.close()
 
 

@@ -174,12 +174,15 @@ def _half(squares: float, runs: int) -> float:
 
 
 def plane(
-    cloud: Cloud, colour: str = "", chosen: str = "", labels: Mapping[str, str] | None = None
-) -> Figure:
-    """Test accuracy (%) against planned epsilon, a dot a run; the frontier of means as steps."""
+    cloud: Cloud, colour: str = "", chosen: str = "", labels: Mapping[str, str] | None = None,
+    *, why: str = "",
+) -> Figure:  # fmt: skip
+    """Test accuracy (%) against planned epsilon, a dot a run; the frontier of means as steps.
+
+    `why` is what stands there instead if no run can be shown.
+    """
     if not len(cloud):
-        empty = {"annotations": [note_in_middle(say("No finished run yet"))]}
-        return {"data": [], "layout": _axes(cloud.epsilon) | empty}
+        return {"data": [], "layout": _axes(cloud.epsilon) | _empty(why)}
     edge = cloud.frontier
     data = [_dots(cloud, colour, (labels or {}).get(colour, colour)), {
         "type": "scatter", "mode": "lines", "name": say("frontier"), "hoverinfo": "skip",
@@ -224,10 +227,12 @@ def compared(clouds: Mapping[str, Cloud]) -> Figure:
     return {"data": data, "layout": layout | {"showlegend": len(clouds) > 1, "legend": legend}}
 
 
-def parallel(cloud: Cloud, names: Sequence[str], labels: Mapping[str, str]) -> Figure:
+def parallel(
+    cloud: Cloud, names: Sequence[str], labels: Mapping[str, str], *, why: str = ""
+) -> Figure:
     """Every run as a line through its knobs, its epsilon and its accuracy, which colours it."""
     if not len(cloud):
-        return {"data": [], "layout": {"annotations": [note_in_middle(say("No finished run yet"))]}}
+        return {"data": [], "layout": _empty(why)}
     columns = [
         _column(labels.get(name, name), [p.knobs.get(name) for p in cloud.points]) for name in names
     ]
@@ -236,6 +241,10 @@ def parallel(cloud: Cloud, names: Sequence[str], labels: Mapping[str, str]) -> F
     line = {"color": 100 * cloud.accuracy, "colorscale": SCALE}
     data = [{"type": "parcoords", "dimensions": columns, "line": line, "labelangle": 0}]
     return {"data": data, "layout": {"margin": {"l": 56, "r": 44, "t": 44, "b": 30}}}
+
+
+def _empty(why: str) -> Figure:
+    return {"annotations": [note_in_middle(why or say("No finished run yet"))]}
 
 
 def _dots(cloud: Cloud, colour: str, label: str) -> Figure:

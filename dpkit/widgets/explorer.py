@@ -130,7 +130,7 @@ class Explorer(Lesson):
         """The parallel axes and the total cost, which take longer."""
         cloud = self.cloud
         names = cloud.varying[:_MOST_AXES]
-        drawn = figures.parallel(cloud, names, labels())
+        drawn = figures.parallel(cloud, names, labels(), why=self._unshown)
         yield lambda: self._show_knobs(drawn, names)
         held = self._held()
         if (known := attempts(held, self._file)) != self._priced:
@@ -238,12 +238,15 @@ class Explorer(Lesson):
 
     def _show_all(self, cloud: Cloud) -> None:
         by, colour = self.value("by"), self.value("colour")
-        drawn = figures.plane(cloud, "" if colour == NONE else colour, self._chosen, labels())
-        self.plots["plane"].show(drawn, cloud.in_words)
+        drawn = figures.plane(
+            cloud, "" if colour == NONE else colour, self._chosen, labels(), why=self._unshown
+        )
+        edge = cloud.in_words if len(cloud) else self._unshown or cloud.in_words
+        self.plots["plane"].show(drawn, edge)
         parts = {say("all runs"): cloud}
         if by != NONE:
             parts = {named(by, v): cloud.where(by, v) for v in cloud.values(by)}
-        self.plots["compared"].show(figures.compared(parts), cloud.in_words)
+        self.plots["compared"].show(figures.compared(parts), edge)
         words = (self._words(cloud), self._unshown, unlike(cloud))
         self.said.show(" ".join(filter(None, words)))
         if (record := self.selected) is not None and self._shown != record.key:
