@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 import dpkit as dp
-from dpkit.widgets import abadi_live, neuraldp, race
+from dpkit import votes
+from dpkit.widgets import abadi_live, neuraldp, painter, race
 from dpkit.widgets.controls import Buttons
 
 SECONDS = 60.0
@@ -27,6 +28,12 @@ def live():
     return panel
 
 
+def painting():
+    panel = painter.PainterPanel()
+    panel.turn(steps=400)
+    return panel
+
+
 def racing():
     panel = race.RacePanel(lots=4)
     panel.turn(seeds=5)
@@ -36,6 +43,7 @@ def racing():
 CASES = {
     "live": Case(live, (abadi_live, "projected"), {"clip": 1.0}),
     "activations": Case(neuraldp.ActivationPanel, (neuraldp, "rival_of"), {"sigma": 2.0}),
+    "painter": Case(painting, (votes, "generate"), {"budget": 5.0}),
     "race": Case(racing, (dp.zoo, "mlp"), {"rate": 0.1}),
 }
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dpkit.figures import votes as figures
 from dpkit.plan import round_up
 from dpkit.votes.plan import VotePlan
-from dpkit.widgets.controls import Buttons, Progress, Slider, guarded
+from dpkit.widgets.controls import Buttons, Progress, Slider
 from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
-from dpkit.widgets.runner import Runner, State
+from dpkit.widgets.worker import Worker
 from dpkit.words import marked, say
 
 if TYPE_CHECKING:
     from dpkit.datasets import Dataset
     from dpkit.datasets.components import Projection
-    from dpkit.training import Step
     from dpkit.votes.running import VoteStep
 
 COORDINATES, IMAGES, DELTA, MADE, JITTER, CLIP = 20, 10, 1e-5, 2_000, 1.5, 15.0
@@ -42,16 +40,14 @@ class PainterPanel(Lesson):
 
     def __init__(self, seed: int = 0) -> None:
         """Make the panel; nothing runs until Start is pressed."""
-        self.seed, self._due = seed, 0.0
+        self.seed = seed
         self.last: VoteStep | None = None
         self.worth: dict[str, float] = {}
         self._of: tuple[Any, ...] = ()
-        self._shown = threading.RLock()
         self.progress = Progress(label=say("Generator steps"))
         buttons = Buttons(actions=[("start", say("Start"), "primary"), ("stop", say("Stop"), "")],
                           disabled=["stop"], label=say("Generator"))  # fmt: skip
-        self.buttons = buttons
-        self.runner = Runner(self._stepped, lambda: None, self._ended)
+        self._painter = Worker(self._paint, buttons, self.trouble)
         super().__init__(
             {
                 "budget": Slider(label=say("Budget ε"), value=10.0, low=0.5, high=50.0, log=True,
@@ -73,9 +69,8 @@ class PainterPanel(Lesson):
                 "images": LivePlot(height=330, title=say("Generated digits")),
                 "spending": LivePlot(height=330, title=say("What the steps cost")),
             },
-            self.progress,
+            self.progress, worker=self._painter,
         )  # fmt: skip
-        buttons.on_click(guarded(self.trouble)(self._clicked))
 
     @property
     def plan(self) -> VotePlan:
@@ -89,88 +84,64 @@ class PainterPanel(Lesson):
         """Show the run; other settings begin anew."""
         now = tuple(c.value for name, c in self.controls.items() if name != "run")
         if now != self._of:
-            self._halt()
+            self._painter.stop()
             self._of, self.last, self.worth = now, None, {}
         self._show()
 
     def start(self) -> bool:
         """Begin a run; False if one is on."""
-        plan = self.plan
+        return self._painter.start()
 
-        def steps() -> Iterator[Step]:
-            from dpkit.votes import Discriminator, Generator, generate
+    def _paint(self, stop: threading.Event) -> None:
+        from dpkit.votes import Discriminator, Generator, generate
 
-            data, basis = _digits()
-            moves = Generator(2, 16, spread=0.5, start_spread=0.5)
-            critic = Discriminator(width=40.0)
-            return generate(data, plan, basis=basis, discriminator=critic, generator=moves,
-                            seed=self.seed)  # fmt: skip
-
-        self.last, self.worth = None, {}
-        started = self.runner.start(steps)
-        if started:
-            self.buttons.disable("start")
-        return started
-
-    def join(self, timeout: float = 120.0) -> bool:
-        """Wait for the run and the drawing; False if the time ran out."""
-        return self.runner.join(timeout) and super().join(timeout)
-
-    def close(self) -> None:
-        """End the run and remove the panel."""
-        self._halt()
-        super().close()
-
-    def _halt(self) -> None:
-        self.runner.stop()
-        self.runner.join(10)
-
-    def _clicked(self, name: str) -> None:
-        if name == "start":
-            self.start()
-        else:
-            self.runner.stop()
-
-    def _stepped(self, step: Step) -> None:
-        self.last = cast("VoteStep", step)
-        if time.monotonic() >= self._due:
+        with self._drawing:
+            if stop.is_set():
+                return
+            self.last, self.worth, plan = None, {}, self.plan
             self._show()
-            self._due = time.monotonic() + self.PAUSE
-
-    def _ended(self, state: State, error: Exception | None) -> None:
-        def tell() -> None:
-            if error is not None:
-                raise error
-            if self.last is not None:
-                self.worth = _worth(self.last, float(self.value("budget")))
-
-        guarded(self.trouble)(lambda: tell())()
-        self.buttons.disable("stop")
-        self._show()
+        (data, basis), due = _digits(), 0.0
+        moves, critic = Generator(2, 16, spread=0.5, start_spread=0.5), Discriminator(width=40.0)
+        try:
+            for step in generate(data, plan, basis=basis, discriminator=critic, generator=moves,
+                                 seed=self.seed):  # fmt: skip
+                with self._drawing:
+                    if stop.is_set():
+                        break
+                    self.last = step
+                    if time.monotonic() >= due:
+                        self._show()
+                        due = time.monotonic() + self.PAUSE
+        finally:
+            stop.set()  # no time is left
+            with self._drawing:
+                self._show()
+                last = self.last
+        if last is not None:  # also where it was stopped: what are its images good for?
+            self.progress.show(self.progress.value, say("classifiers learn from the images"))
+            worth = _worth(last, plan.budget)
+            with self._drawing:
+                if self.last is last:
+                    self.worth = worth
+                    self._show()
 
     def _show(self) -> None:
-        with self._shown:
-            plan, last = self.plan, self.last
-            done = 0 if last is None else last.step
-            spent = round_up(plan.epsilon(done)) if done else "0"
-            self.plots["images"].show(figures.grid(self._images(), 8), self._told(plan, done))
-            lines = [(say("disjoint shards") if plan.copies == 1 else
-                      say("{number} teachers hold a record", number=plan.copies),
-                      plan.curve())]  # fmt: skip
-            figure = figures.spending(lines, plan.budget, done, plan.steps)
-            self.plots["spending"].show(
-                figure, say("epsilon {epsilon} after {steps} steps", epsilon=spent, steps=done)
-            )
-            self.progress.show(
-                done / plan.steps,
-                say(
-                    "{done} of {steps}, ε spent {epsilon}",
-                    done=done,
-                    steps=plan.steps,
-                    epsilon=spent,
-                ),
-            )
-            self.said.show(self._told(plan, done))
+        plan, last = self.plan, self.last
+        done = 0 if last is None else last.step
+        spent = round_up(plan.epsilon(done)) if done else "0"
+        self.plots["images"].show(figures.grid(self._images(), 8), self._told(plan, done))
+        lines = [(say("disjoint shards") if plan.copies == 1 else
+                  say("{number} teachers hold a record", number=plan.copies),
+                  plan.curve())]  # fmt: skip
+        figure = figures.spending(lines, plan.budget, done, plan.steps)
+        self.plots["spending"].show(
+            figure, say("epsilon {epsilon} after {steps} steps", epsilon=spent, steps=done)
+        )
+        told = say("{done} of {steps}, ε spent {epsilon}", done=done, steps=plan.steps,
+                   epsilon=spent)  # fmt: skip
+        share = done / plan.steps
+        self.progress.show(share, told + self._painter.left(share))
+        self.said.show(self._told(plan, done))
 
     def _images(self) -> list[Any]:
         import torch
