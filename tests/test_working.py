@@ -7,15 +7,18 @@ import pytest
 
 import dpkit as dp
 from dpkit import votes
+from dpkit.sweeping import Sweep, sweep
 from dpkit.widgets import abadi_live, neuraldp, painter, race
 from dpkit.widgets.controls import Buttons
+from dpkit.widgets.explorer import Explorer
+from tests.sweeps import GRID, Here, linear, published
 
 SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """How a panel is made with much to do, what fails in its task, a knob that ends the run."""
+    """How a panel is made with much to do, what fails in its task, a knob that ends the task."""
 
     make: object
     fails: tuple[object, str]
@@ -26,6 +29,11 @@ def live():
     panel = abadi_live.LivePanel("digits")
     panel.turn(epochs=40, hidden=20)
     return panel
+
+
+def exploring(file):
+    runs = sweep(GRID, published, linear, seeds=range(40), store=file, executor=Here())
+    return Explorer(runs)
 
 
 def painting():
@@ -44,6 +52,7 @@ CASES = {
     "live": Case(live, (abadi_live, "projected"), {"clip": 1.0}),
     "activations": Case(neuraldp.ActivationPanel, (neuraldp, "rival_of"), {"sigma": 2.0}),
     "painter": Case(painting, (votes, "generate"), {"budget": 5.0}),
+    "explorer": Case(exploring, (Sweep, "__next__"), {}),
     "race": Case(racing, (dp.zoo, "mlp"), {"rate": 0.1}),
 }
 
@@ -54,8 +63,8 @@ def case(request):
 
 
 @pytest.fixture
-def panel(case):
-    made = case.make()
+def panel(case, tmp_path):
+    made = case.make(tmp_path / "runs.sqlite") if case.make is exploring else case.make()
     assert made.join(SECONDS)
     yield made
     made.close()
@@ -138,6 +147,8 @@ def test_an_error_is_shown_and_the_buttons_can_be_used_again(panel, case, monkey
 
 
 def test_a_knob_that_is_turned_ends_the_run_which_shows_no_more(panel, case):
+    if not case.turn:
+        pytest.skip("its knobs choose what is shown of the runs")
     buttons(panel).click(first(panel))
     under_way(panel)
     panel.turn(**case.turn)

@@ -21,6 +21,7 @@ from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.pace import remaining
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.told import retold
+from dpkit.widgets.worker import Worker
 from dpkit.words import say
 
 ALL, NONE = "all", "none"
@@ -48,8 +49,6 @@ class Explorer(Lesson):
         self._all, self._gathered, self._unshown = Cloud([]), 0, ""
         self._chosen, self._shown, self._priced = "", "", 0
         self._adding = threading.RLock()
-        self._stop = threading.Event()
-        self._maker: threading.Thread | None = None
         self._file = file_of(source)
         for record in finished(source):
             self._add(record)
@@ -62,7 +61,7 @@ class Explorer(Lesson):
             disabled=["stop"], label=say("Sweep"),
         )  # fmt: skip
         buttons.shown = self.sweep is not None
-        self._buttons = buttons
+        self._maker = Worker(self._make, buttons, self.trouble)
         super().__init__(
             {
                 "sweep": buttons,
@@ -82,9 +81,8 @@ class Explorer(Lesson):
                 "epsilon": LivePlot(height=280, title=say("The selected run: ε spent")),
             },
             self.progress, self.promise, self.cost, self.code,
-            wide=("plane", "knobs", "compared"),
+            wide=("plane", "knobs", "compared"), worker=self._maker,
         )  # fmt: skip
-        buttons.on_click(guarded(self.trouble)(self._clicked))
         self.plots["plane"].on_point(guarded(self.trouble)(self._chosen_dot))
 
     @property
@@ -139,35 +137,18 @@ class Explorer(Lesson):
 
     def start(self) -> bool:
         """Make the sweep's runs on a thread of their own; False if that is going on."""
-        if self.sweep is None or self._busy():
-            return False
-        self._stop.clear()
-        self._buttons.disable("start")
-        make = guarded(self.trouble)(self._make)
-        self._maker = threading.Thread(target=make, args=(self.sweep,), daemon=True)
-        self._maker.start()
-        return True
+        return self.sweep is not None and self._maker.start()
 
     def stop(self) -> None:
         """Stop after the next finished run; what is finished stays in the store."""
-        self._stop.set()
-
-    def join(self, timeout: float = 300.0) -> bool:
-        """Wait for the sweep and the drawing; False if the time ran out."""
-        maker = self._maker
-        if maker is not None and maker is not threading.current_thread():
-            maker.join(timeout)
-            if maker.is_alive():
-                return False
-        return super().join(timeout)
+        self._maker.stop()
 
     def close(self) -> None:
         """Stop the sweep and remove the panel."""
-        if "_buttons" not in self.__dict__:  # refused before it was made
+        if "_maker" not in self.__dict__:  # refused before it was made
             return
-        self.stop()
         if self.sweep is not None:
-            self.join(30)
+            self._maker.close(30)
             self.sweep.close()
         super().close()
 
@@ -175,35 +156,28 @@ class Explorer(Lesson):
         """Write the finished runs as a table."""
         return export.to_csv(self._held(), path)
 
-    def _busy(self) -> bool:
-        worker = self._maker
-        return worker is not None and worker.is_alive()
-
-    def _clicked(self, name: str) -> None:
-        self.start() if name == "start" else self.stop()
-
     def _chosen_dot(self, place: int, _: float | None) -> None:
         self.select(self.cloud.points[place].key)
 
-    def _make(self, sweep: Sweep) -> None:
-        due = 0.0
+    def _make(self, stop: threading.Event) -> bool:
+        """Make the runs; True if none is left."""
+        sweep, due = self.sweep, 0.0
+        assert sweep is not None
         try:
             for record in sweep:
                 self._add(record)
                 if time.monotonic() >= due:
                     self._turned(None)
-                    self._tell(sweep)
+                    self._tell(sweep, sweep.seconds_left)
                     due = time.monotonic() + self.PAUSE
-                if self._stop.is_set():
+                if stop.is_set():
                     break
         finally:
             self._turned(None)
             self._tell(sweep)
-            done = sweep.finished + sweep.set_aside >= sweep.total
-            self._buttons.disable("start", "stop") if done else self._buttons.disable("stop")
+        return sweep.finished + sweep.set_aside >= sweep.total
 
-    def _tell(self, sweep: Sweep) -> None:
-        left = sweep.seconds_left
+    def _tell(self, sweep: Sweep, left: float | None = None) -> None:
         text = say("{finished} of {total} runs", finished=sweep.finished, total=sweep.total)
         text += say(", {number} set aside", number=sweep.set_aside) if sweep.set_aside else ""
         text += remaining(left) if left else ""
