@@ -92,7 +92,7 @@ def test_the_panel_audits_and_says_what_else_finds_the_fault():
     for fault in (FAULTS[1], FAULTS[-1]):
         panel.fault.value = fault.name
         assert not panel.found and not panel.story.text, "the old verdict no longer stands"
-        panel._clicked("audit")
+        panel.buttons.click("audit")
         assert panel.join(60)
         panel.check()
         assert panel.found[-1].broken is fault.audited

@@ -8,7 +8,7 @@ import pytest
 import dpkit as dp
 from dpkit import votes
 from dpkit.sweeping import Sweep, sweep
-from dpkit.widgets import abadi_live, neuraldp, painter, race
+from dpkit.widgets import abadi_live, attack, neuraldp, painter, race
 from dpkit.widgets.controls import Buttons
 from dpkit.widgets.explorer import Explorer
 from tests.sweeps import GRID, Here, linear, published
@@ -52,6 +52,7 @@ CASES = {
     "live": Case(live, (abadi_live, "projected"), {"clip": 1.0}),
     "activations": Case(neuraldp.ActivationPanel, (neuraldp, "rival_of"), {"sigma": 2.0}),
     "painter": Case(painting, (votes, "generate"), {"budget": 5.0}),
+    "audit": Case(attack.FindTheBug, (attack, "auditing"), {"fault": attack.FAULTS[0].name}),
     "explorer": Case(exploring, (Sweep, "__next__"), {}),
     "race": Case(racing, (dp.zoo, "mlp"), {"rate": 0.1}),
 }

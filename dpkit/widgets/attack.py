@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 from dpkit.auditing import FAULTS, Audit, Fault, auditing
 from dpkit.figures import attacks
 from dpkit.methods import DPSGD
 from dpkit.plan import Plan
 from dpkit.samplers import Poisson
-from dpkit.widgets.board import Board, Box
-from dpkit.widgets.cells import replace_in_cell
-from dpkit.widgets.controls import Buttons, Choice, Note, guarded
+from dpkit.widgets.controls import Buttons, Choice, Note, Progress
+from dpkit.widgets.lesson import Lesson
 from dpkit.widgets.plot import LivePlot
 from dpkit.widgets.told import retold
+from dpkit.widgets.worker import Worker
 from dpkit.words import marked, say
 
 HONEST = marked("no fault at all")
@@ -25,7 +24,7 @@ SAMPLED = Plan(DPSGD(noise_multiplier=0.7, max_grad_norm=4.0), Poisson(0.1, 10),
 LOOKS = 20
 
 
-class FindTheBug(Board):
+class FindTheBug(Lesson):
     """A menu of planted faults, a button that audits, and the bound as it climbs.
 
     *Guarantee*
@@ -45,18 +44,14 @@ class FindTheBug(Board):
             actions=[("audit", say("Audit"), "primary"), ("stop", say("Stop"), "")],
             disabled=["stop"],
         )
-        self.plot = LivePlot(height=320, title=say("What the audit has proven"))
-        self.verdict, self.story, self.trouble = Note(), Note(kind="info"), Note(kind="error")
-        self._stop = threading.Event()
-        self._worker: threading.Thread | None = None
-        super().__init__([
-            Box([self.fault, self.buttons], "dpk-grid"), self.plot, self.verdict, self.story,
-            self.trouble,
-        ])  # fmt: skip
-        self.buttons.on_click(guarded(self.trouble)(self._clicked))
-        self.fault.observe(guarded(self.trouble)(self._chosen), "value")
-        self._show()
-        replace_in_cell(self)
+        self.progress = Progress(label=say("Progress"))
+        self.verdict, self.story = Note(), Note(kind="info")
+        self._auditor = Worker(self._audit, self.buttons, self.trouble)
+        super().__init__(
+            {"fault": self.fault, "buttons": self.buttons},
+            {"proven": LivePlot(height=320, title=say("What the audit has proven"))},
+            self.progress, self.verdict, self.story, wide=("proven",), worker=self._auditor,
+        )  # fmt: skip
 
     @property
     def chosen(self) -> Fault | None:
@@ -69,57 +64,42 @@ class FindTheBug(Board):
         fault = self.chosen
         return SAMPLED if fault is not None and fault.batches is not None else self.full
 
-    def join(self, timeout: float = 60.0) -> bool:
-        """Wait for the audit; False if the time ran out."""
-        worker = self._worker
-        if worker is not None:
-            worker.join(timeout)
-            return not worker.is_alive()
-        return True
-
-    def check(self) -> None:
-        """Raise the latest error of the panel or of a page that drew it, if there was one."""
-        self.trouble.check()
-        self.plot.check()
-
-    def close(self) -> None:
-        """Stop the audit, remove the panel."""
-        self._stop.set()
-        self.join(5)
-        super().close()
-
-    def _clicked(self, name: str) -> None:
-        if name == "stop":
-            self._stop.set()
-        elif self.join(0):
-            self._stop.clear()
-            self.buttons.disable("audit")
-            self._worker = threading.Thread(target=guarded(self.trouble)(self._audit), daemon=True)
-            self._worker.start()
-
-    def _chosen(self, _: Any) -> None:
+    def redraw(self) -> None:
         """Another fault: the old verdict no longer stands."""
-        self._stop.set()
-        self.join(5)
+        self._auditor.stop()
         self.found = []
         self._show()
 
-    def _audit(self) -> None:
-        fault = self.chosen
-        plan = self.plan if fault is None else fault.planted(self.plan)
-        self.found = []
+    def _audit(self, stop: threading.Event) -> None:
+        with self._drawing:
+            if stop.is_set():
+                return
+            self.found, claimed, fault = [], self.plan, self.chosen
+            self._show()
+        canaries = 150 if claimed is self.full else 1500
+        looks = auditing(
+            claimed if fault is None else fault.planted(claimed), canaries=canaries,
+            observations=self.observations, looks=LOOKS,
+        )  # fmt: skip
         try:
-            canaries = 150 if self.plan is self.full else 1500
-            for found in auditing(
-                plan, canaries=canaries, observations=self.observations, looks=LOOKS
-            ):
-                self.found.append(found)
-                self._show()
-                if self._stop.is_set():
-                    return
-            self._explain(fault)
+            for found in looks:
+                with self._drawing:
+                    if stop.is_set():
+                        return
+                    self.found = [*self.found, found]
+                    self._show()
+            with self._drawing:
+                if not stop.is_set():
+                    self._explain(fault)
         finally:
-            self.buttons.disable("stop")
+            stop.set()  # no time is left
+            with self._drawing:
+                self._tell()
+
+    def _tell(self) -> None:
+        share = len(self.found) / LOOKS
+        told = say("{done} of {looks} looks", done=len(self.found), looks=LOOKS)
+        self.progress.show(share, told + self._auditor.left(share))
 
     def _show(self) -> None:
         lower = [found.lower for found in self.found]
@@ -130,13 +110,14 @@ class FindTheBug(Board):
             else say("nothing audited yet")
         )
         seen = [found.observations for found in self.found]
-        self.plot.show(attacks.proven(seen, lower, claimed, self.observations), said)
+        self.plots["proven"].show(attacks.proven(seen, lower, claimed, self.observations), said)
         verdict, _, why = str(self.found[-1]).partition(": ") if self.found else ("", "", "")
         broken = bool(self.found) and self.found[-1].broken
         self.verdict.show(
             verdict and f"**{retold(verdict)}**: {retold(why)}", "warning" if broken else "plain"
         )
         self.story.show("")
+        self._tell()
 
     def _explain(self, fault: Fault | None) -> None:
         """After the verdict: what was planted, where it happened, what else finds it."""
