@@ -84,6 +84,12 @@ def test_a_known_mistake_is_what_its_formula_gives(name, known):
     assert told.right is False and told.text == f"**Not yet.** {known['says']}"
 
 
+def test_a_mistake_is_known_by_its_roundings_and_not_by_what_lies_near():
+    known = exercises.Misconception(math.log2(9), "base two")
+    assert all(map(known.fits, (3.1699, 3.17, 3.2, 3.16, 3.1699250014)))
+    assert not any(map(known.fits, (math.pi, 3.2972, 3.0, 3.1)))
+
+
 def test_closed_forms_agree_with_the_accountants():
     """Answers once more, by hand."""
     noise = dp.schedules.StepDecay(12.0, 0.7, 15)
@@ -303,6 +309,7 @@ def test_units_forms_and_choices_are_told():
     whole = Exercise(18, 18, ("soft", "strong"), "why", "whole")
     assert "whole number" in whole.verdict(18.4).text and whole.verdict(18.4).right is None
     assert whole.verdict(18.0000000001).right
+    assert "too small" in whole.verdict(9.5).text and "soft" in whole.verdict(9.5).text
     choice = Exercise(3, 3, ("soft", "strong"), "why", "choice", 4)
     assert choice.verdict(5).text == "Choose one of the numbers 1 to 4."
     assert choice.verdict(2).text == "**Not yet.** Hint 1 of 2: soft"

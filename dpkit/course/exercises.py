@@ -26,11 +26,12 @@ class Misconception:
 
     value: float
     says: str
-    within: float = 0.01
+    within: float = 0.005
 
     def fits(self, number: float) -> bool:
-        """Whether this is what was given."""
-        return abs(number - self.value) <= self.within * abs(self.value)
+        """Whether this is what was given, as it is or rounded to two digits or three."""
+        near = abs(number - self.value) <= self.within * abs(self.value)
+        return near or number in (float(f"{self.value:.2g}"), float(f"{self.value:.3g}"))
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class Exercise:
         """What is wrong with the form of the number, if that is all."""
         if self.kind == "choice" and number not in range(1, self.options + 1):
             return say("Choose one of the numbers 1 to {options}.", options=self.options)
-        if self.kind == "whole" and number != round(number):
+        nearly = math.floor(number) <= self.high and math.ceil(number) >= self.low
+        if self.kind == "whole" and number != round(number) and nearly:
             return say("A whole number is asked for.")
         if self.low <= -number <= self.high:
             return say("The size is right, the sign is not.")
