@@ -164,11 +164,12 @@ def test_where_no_thread_can_start_nothing_is_on(bench, monkeypatch, capsys):
     assert bench.worker.start()
 
 
-def test_the_time_left_is_by_the_pace_since_it_was_first_asked(bench, monkeypatch):
+def test_the_time_left_is_by_the_pace_since_the_first_step(bench, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
     assert bench.worker.left(0.5) == "", "nothing is on"
     assert bench.worker.start() and bench.begun.acquire(timeout=SECONDS)
+    assert bench.worker.left(0.0) == ""
     now[0] = 130.0  # half a minute for the data, which is no part of the pace
     assert bench.worker.left(0.2) == ""
     now[0] = 140.0

@@ -11,6 +11,7 @@ from dpkit.sweeping import Sweep, sweep
 from dpkit.widgets import abadi_live, attack, neuraldp, painter, race
 from dpkit.widgets.controls import Buttons
 from dpkit.widgets.explorer import Explorer
+from dpkit.widgets.playground import Playground
 from tests.sweeps import GRID, Here, linear, published
 
 SECONDS = 60.0
@@ -158,3 +159,27 @@ def test_a_knob_that_is_turned_ends_the_run_which_shows_no_more(panel, case):
     assert [plot.revision for plot in panel.plots.values()] == shown, "it showed a run of before"
     assert buttons(panel).off == ["stop"]
     panel.check()
+
+
+def test_a_run_that_begins_while_an_end_is_told_takes_nothing_of_it(monkeypatch):
+    panel = Playground(settings="data=moons examples=200 noise=1.0 batch=50 epochs=5 seed=0")
+    session, spent = panel.session, panel.session._spent
+
+    def slowly():
+        if not session.runner.busy:
+            time.sleep(0.2)
+        spent()
+
+    monkeypatch.setattr(session, "_spent", slowly)
+    assert panel.start()
+    while session.runner.busy:
+        time.sleep(0.001)
+    assert panel.start() and panel.join(SECONDS)
+    panel.check()
+    assert [run.status for run in panel.runs] == ["done", "done"]
+    for run in panel.runs:
+        assert run.spent_steps[-1] == panel.plan.steps and run.spent_steps == sorted(
+            set(run.spent_steps)
+        )
+        assert run.spent[-1] == panel.plan.epsilon()
+    panel.close()

@@ -185,7 +185,6 @@ class LivePanel(Lesson):
         try:
             data = projected(self.value("data"), self.seed)
             going = [Going.of(run, data, self.seed) for run in runs]
-            self._trainer.left(0.0)  # the clock begins with the first step
             ends = np.unique(np.linspace(0, runs[0].plan.steps, LOOKS + 1).round())[1:]
             for end in ends.astype(int):
                 if not all(one.until(end, stop) for one in going):

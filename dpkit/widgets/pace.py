@@ -8,17 +8,18 @@ from dpkit.words import say
 
 
 class Pace:
-    """Guesses the time left from the share that is done, by the mean since it was first asked."""
+    """Guesses the time left from the share that is done, by the mean since the first share."""
 
     def __init__(self) -> None:
-        """Begin with no idea: what comes before the first share is no part of the pace."""
+        """Begin with no idea: what comes before the first step is no part of the pace."""
         self._since: tuple[float, float] | None = None
 
     def left(self, share: float) -> str:
         """What a progress says at its end of the time left; "" while that is unknown."""
         now = time.monotonic()
-        began, first = self._since = self._since or (now, share)
-        if not first < share < 1:
+        began, first = self._since or (now, share)
+        self._since = (began, first) if first > 0 else None
+        if not 0 < first < share < 1:
             return ""
         return remaining((now - began) * (1 - share) / (share - first))
 

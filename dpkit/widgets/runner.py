@@ -26,7 +26,8 @@ class Runner:
     *Guarantee*
     - one run at a time: `start` answers False while one is on;
     - a stop takes effect after the present step, a pause too;
-    - `on_end` is called once for each run, also after an error.
+    - `on_end` is called once for each run, also after an error, and `join` waits for it as well;
+    - an interrupted `join` leaves the run as it is.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class Runner:
         """
         self._on_step, self._on_hold, self._on_end = on_step, on_hold, on_end
         self._lock = threading.RLock()
-        self._stop, self._go = threading.Event(), threading.Event()
+        self._stop, self._go, self._ended = (threading.Event() for _ in range(3))
+        self._ended.set()  # asked instead of the thread, which an interrupted join takes for dead
         self._thread: threading.Thread | None = None
         self.state = State.IDLE
 
@@ -55,11 +57,11 @@ class Runner:
         with self._lock:
             if self.busy:
                 return False
-            self._stop.clear()
+            self._stop, ended = threading.Event(), threading.Event()
+            drive = threading.Thread(target=self._drive, args=(make_steps, ended), daemon=True)
             self._go.set()
-            self.state = State.RUNNING
-            self._thread = threading.Thread(target=self._drive, args=(make_steps,), daemon=True)
-            self._thread.start()
+            self.state, self._ended, self._thread = State.RUNNING, ended, drive
+            drive.start()
             return True
 
     def pause(self) -> None:
@@ -85,26 +87,25 @@ class Runner:
             self._go.set()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until the present run has ended; False if the time ran out."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
-            return not thread.is_alive()
-        return True
+        """Wait until the present run has ended and that is told; False if the time ran out."""
+        return self._thread is threading.current_thread() or self._ended.wait(timeout)
 
-    def _drive(self, make_steps: Callable[[], Iterator[Step]]) -> None:
-        end, failure = State.DONE, None
+    def _drive(self, make_steps: Callable[[], Iterator[Step]], ended: threading.Event) -> None:
+        end, failure, stop = State.DONE, None, self._stop
         try:
             for step in make_steps():
                 self._on_step(step)
                 if not self._go.is_set():
                     self._on_hold()
                     self._go.wait()
-                if self._stop.is_set():
+                if stop.is_set():
                     end = State.STOPPED if step.step < step.steps else State.DONE
                     break
         except Exception as error:
             end, failure = State.FAILED, error
         with self._lock:
             self.state = end
-        self._on_end(end, failure)
+        try:
+            self._on_end(end, failure)
+        finally:
+            ended.set()

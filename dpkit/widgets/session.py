@@ -50,7 +50,7 @@ class Session:
 
     *Guarantee*
     - a run is written into the budget before its first batch is drawn;
-    - at most one run is on, and `ended(state, error)` is called once for each.
+    - at most one run is on, and `ended(state, error)` is called once for each, before the next.
     """
 
     def __init__(
@@ -121,7 +121,8 @@ class Session:
     def start(self, settings: Settings) -> bool:
         """Begin a run of the plan in force; False if one is on already."""
         with self._lock:
-            if self.runner.busy:
+            # The end of the run before may still be being told, from what is replaced here.
+            if self.runner.busy or not self.runner.join(10):
                 return False
             plan, data, seed = self.plan, self.data, settings.seed
             model = self._fresh(settings)
