@@ -74,6 +74,28 @@ class Accountant(ABC):
         return np.array([self.epsilon(ledger, delta) for ledger in ledgers])
 
 
+def one_row(ledger: Ledger) -> np.ndarray:
+    """A ledger's counts as the one row of a curve: shape (1, n)."""
+    return np.array([ledger.counts], dtype=np.int64).reshape(1, -1)
+
+
+class CurveAccountant(Accountant):
+    """One that prices many counts of the same mechanisms at once: one ledger is a row of one."""
+
+    def epsilon(self, ledger: Ledger, delta: float) -> float:
+        """The epsilon of a ledger at a delta: infinite without noise, 0 if nothing is released."""
+        return float(self.curve(ledger.mechanisms, one_row(ledger), delta)[0])
+
+    @abstractmethod
+    def curve(
+        self, mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float
+    ) -> np.ndarray:
+        """Epsilon at each row of cumulative counts.
+
+        Shapes: n mechanisms, counts (K, n) -> (K,).
+        """
+
+
 def printed(epsilon: float, digits: int, towards: int) -> str:
     """An epsilon to so many digits, rounded up if `towards` is 1 and down if it is -1."""
     return _rounded(epsilon, Decimal(float(epsilon)), digits, towards)

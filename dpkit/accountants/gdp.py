@@ -11,18 +11,19 @@ import numpy as np
 
 from dpkit.accountants import closed
 from dpkit.accountants.base import (
-    Accountant,
     Bounds,
+    CurveAccountant,
     checked_counts,
     checked_delta,
     checked_epsilon,
+    one_row,
 )
 from dpkit.mechanisms import Gaussian, Ledger, Mechanism, Refused, SubsampledGaussian
 from dpkit.mechanisms.gaussian import gaussian_profile
 
 
 @dataclass(frozen=True)
-class GDP(Accountant):
+class GDP(CurveAccountant):
     """mu-GDP: exact without sampling; with Poisson sampling an estimate that may lie too low.
 
     *Source*: Dong, Roth, Su 2019; Bu, Dong, Long, Su 2020 (central limit theorem).
@@ -33,18 +34,12 @@ class GDP(Accountant):
 
     def mu(self, ledger: Ledger) -> float:
         """The mu of the whole ledger."""
-        counts = np.array([ledger.counts], dtype=np.int64).reshape(1, -1)
-        return float(_mu(ledger.mechanisms, counts)[0])
-
-    def epsilon(self, ledger: Ledger, delta: float) -> float:
-        """The epsilon of that Gaussian."""
-        counts = np.array([ledger.counts], dtype=np.int64).reshape(1, -1)
-        return float(self.curve(ledger.mechanisms, counts, delta)[0])
+        return float(_mu(ledger.mechanisms, one_row(ledger))[0])
 
     def curve(
         self, mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float
     ) -> np.ndarray:
-        """All rows at once."""
+        """The epsilon of that Gaussian."""
         delta = checked_delta(delta)
         counts = checked_counts(mechanisms, counts)
         return closed.gaussian_epsilon(_mu(mechanisms, counts), delta)

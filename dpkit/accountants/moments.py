@@ -11,11 +11,12 @@ from typing import ClassVar
 import numpy as np
 
 from dpkit.accountants.base import (
-    Accountant,
+    CurveAccountant,
     canonical,
     checked_counts,
     checked_delta,
     checked_epsilon,
+    one_row,
 )
 from dpkit.accountants.gathering import gathered
 from dpkit.accountants.rdp import directions
@@ -25,7 +26,7 @@ LAMBDAS = np.arange(1.0, 33.0)
 
 
 @dataclass(frozen=True)
-class Moments(Accountant):
+class Moments(CurveAccountant):
     """Log moments lambda = 1 to 32 and delta = min exp(alpha - lambda eps).
 
     Guarantee: an upper bound; lambda <= 32 puts a floor of ln(1/delta)/32 under epsilon.
@@ -34,15 +35,10 @@ class Moments(Accountant):
 
     name: ClassVar[str] = "moments accountant (2016)"
 
-    def epsilon(self, ledger: Ledger, delta: float) -> float:
-        """The least (alpha(lambda) + ln(1/delta)) / lambda."""
-        counts = np.array([ledger.counts], dtype=np.int64).reshape(1, -1)
-        return float(self.curve(ledger.mechanisms, counts, delta)[0])
-
     def curve(
         self, mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float
     ) -> np.ndarray:
-        """All rows at once."""
+        """The least (alpha(lambda) + ln(1/delta)) / lambda."""
         delta = checked_delta(delta)
         mechanisms, counts = gathered(mechanisms, checked_counts(mechanisms, counts))
         values = np.zeros(len(counts))
@@ -55,7 +51,7 @@ class Moments(Accountant):
         epsilon = checked_epsilon(epsilon)
         if not ledger.entries:
             return 0.0
-        counts = np.array([ledger.counts], dtype=np.int64)
+        counts = one_row(ledger)
         worst = -math.inf
         for backward in directions(ledger.mechanisms):
             alpha = _composed(ledger.mechanisms, counts, backward)[0]

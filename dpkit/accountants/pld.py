@@ -11,12 +11,13 @@ import numpy as np
 
 from dpkit.accountants import closed, composition, contour, rdp, sandwich, schedule
 from dpkit.accountants.base import (
-    Accountant,
     Bounds,
+    CurveAccountant,
     canonical,
     checked_counts,
     checked_delta,
     checked_epsilon,
+    one_row,
 )
 from dpkit.accountants.distribution import LossDistribution, histogram
 from dpkit.accountants.gathering import MOST, gathered
@@ -34,7 +35,7 @@ _NOTHING = EpsilonDelta(0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class PLD(Accountant):
+class PLD(CurveAccountant):
     """Exact composition: closed form, contour, sandwich, RDP, in this order of trust and need.
 
     Guarantee:
@@ -45,10 +46,6 @@ class PLD(Accountant):
     """
 
     name: ClassVar[str] = "PLD"
-
-    def epsilon(self, ledger: Ledger, delta: float) -> float:
-        """The tight epsilon, as one row of `curve`."""
-        return float(self.curve(ledger.mechanisms, _one_row(ledger), delta)[0])
 
     def curve(
         self, mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float
@@ -116,7 +113,7 @@ class PLD(Accountant):
     def _bounds(self, ledger: Ledger, delta: float) -> Bounds:
         delta = checked_delta(delta)
         if len(ledger.entries) > MOST:
-            found = schedule.bracket(ledger.mechanisms, _one_row(ledger), delta)
+            found = schedule.bracket(ledger.mechanisms, one_row(ledger), delta)
             if found:
                 value, method = self.epsilon(ledger, delta), "contour, of blends on both sides"
                 return Bounds(found[0], value, found[1], method, ledger.relation)
@@ -160,7 +157,7 @@ class PLD(Accountant):
         """
         epsilon = np.asarray(epsilon, dtype=float)
         if len(ledger.entries) > MOST:
-            found = schedule.deltas(ledger.mechanisms, _one_row(ledger)[0], epsilon)
+            found = schedule.deltas(ledger.mechanisms, one_row(ledger)[0], epsilon)
             if not np.isnan(found).any():
                 return found
         mechanisms, counts = _sorted(_gathered(ledger))
@@ -180,7 +177,7 @@ class PLD(Accountant):
         fpr = np.asarray(fpr, dtype=float)
         if np.any(~((fpr >= 0) & (fpr <= 1))):
             raise ValueError("fpr (false positive rate) must lie in [0, 1].")
-        mu2, plain = closed.gaussian_mu2(ledger.mechanisms, _one_row(ledger))
+        mu2, plain = closed.gaussian_mu2(ledger.mechanisms, one_row(ledger))
         if plain[0]:
             return closed.gaussian_tradeoff(math.sqrt(mu2[0]), fpr)
         tops = [self.epsilon(ledger, delta) for delta in (1e-9, 1e-3)]
@@ -212,12 +209,8 @@ def _gathered(ledger: Ledger, most: int = MOST, up: bool = False) -> Ledger:
     """The ledger, with fewer different noises if it has more than `most`."""
     if len(ledger.entries) <= most:
         return ledger
-    mechanisms, counts = gathered(ledger.mechanisms, _one_row(ledger), most, up)
+    mechanisms, counts = gathered(ledger.mechanisms, one_row(ledger), most, up)
     return Ledger(tuple(zip(mechanisms, counts[0].tolist(), strict=True)), ledger.relation)
-
-
-def _one_row(ledger: Ledger) -> np.ndarray:
-    return np.array([ledger.counts], dtype=np.int64).reshape(1, -1)
 
 
 def _sorted(ledger: Ledger) -> tuple[tuple[Mechanism, ...], tuple[int, ...]]:

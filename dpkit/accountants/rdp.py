@@ -11,11 +11,12 @@ from typing import ClassVar
 import numpy as np
 
 from dpkit.accountants.base import (
-    Accountant,
+    CurveAccountant,
     canonical,
     checked_counts,
     checked_delta,
     checked_epsilon,
+    one_row,
 )
 from dpkit.accountants.gathering import gathered
 from dpkit.mechanisms import Ledger, Mechanism
@@ -33,7 +34,7 @@ ORDERS = 1.0 + np.concatenate(
 
 
 @dataclass(frozen=True)
-class RDP(Accountant):
+class RDP(CurveAccountant):
     """Renyi differential privacy with the tight conversion.
 
     Guarantee: an upper bound, over orders up to 1e7.
@@ -42,15 +43,10 @@ class RDP(Accountant):
 
     name: ClassVar[str] = "RDP"
 
-    def epsilon(self, ledger: Ledger, delta: float) -> float:
-        """The least epsilon over the orders."""
-        counts = np.array([ledger.counts], dtype=np.int64).reshape(1, -1)
-        return float(self.curve(ledger.mechanisms, counts, delta)[0])
-
     def curve(
         self, mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float
     ) -> np.ndarray:
-        """All rows at once."""
+        """The least epsilon over the orders."""
         delta = checked_delta(delta)
         mechanisms, counts = gathered(mechanisms, checked_counts(mechanisms, counts))
         worst = np.zeros(len(counts))
@@ -64,7 +60,7 @@ class RDP(Accountant):
         epsilon = checked_epsilon(epsilon)
         if not ledger.entries:
             return 0.0
-        counts = np.array([ledger.counts], dtype=np.int64)
+        counts = one_row(ledger)
         log_deltas = [
             to_log_delta(composed(ledger.mechanisms, counts, backward), epsilon)[0]
             for backward in directions(ledger.mechanisms)
@@ -73,7 +69,7 @@ class RDP(Accountant):
 
     def order(self, ledger: Ledger, delta: float) -> float:
         """The order at which the epsilon is attained."""
-        counts = np.array([ledger.counts], dtype=np.int64).reshape(1, -1)
+        counts = one_row(ledger)
         by_order = [
             _by_order(composed(ledger.mechanisms, counts, back), checked_delta(delta))[0]
             for back in directions(ledger.mechanisms)

@@ -12,11 +12,12 @@ import numpy as np
 
 from dpkit.accountants import closed
 from dpkit.accountants.base import (
-    Accountant,
+    CurveAccountant,
     canonical,
     checked_counts,
     checked_delta,
     checked_epsilon,
+    one_row,
 )
 from dpkit.accountants.gathering import gathered
 from dpkit.mechanisms import (
@@ -34,7 +35,7 @@ OMEGAS = 1.0 + np.geomspace(1e-3, 1e6, 361)
 
 
 @dataclass(frozen=True)
-class ZCDP(Accountant):
+class ZCDP(CurveAccountant):
     """rho-zCDP, and (rho, omega)-tCDP for sampled releases.
 
     Guarantee: an upper bound. For a sampled release rho is the largest RDP(a)/a below omega.
@@ -56,15 +57,10 @@ class ZCDP(Accountant):
             total += count * rho
         return total
 
-    def epsilon(self, ledger: Ledger, delta: float) -> float:
-        """The least epsilon over omega, by rho + 2 sqrt(rho ln(1/delta)) improved (CKS 2020)."""
-        counts = np.array([ledger.counts], dtype=np.int64).reshape(1, -1)
-        return float(self.curve(ledger.mechanisms, counts, delta)[0])
-
     def curve(
         self, mechanisms: Sequence[Mechanism], counts: np.ndarray, delta: float
     ) -> np.ndarray:
-        """All rows at once."""
+        """The least epsilon over omega, by rho + 2 sqrt(rho ln(1/delta)) improved (CKS 2020)."""
         delta = checked_delta(delta)
         mechanisms, counts = gathered(mechanisms, checked_counts(mechanisms, counts))
         rho = _rhos(mechanisms, counts)
@@ -78,7 +74,7 @@ class ZCDP(Accountant):
         epsilon = checked_epsilon(epsilon)
         if not ledger.entries:
             return 0.0
-        rho = _rhos(ledger.mechanisms, np.array([ledger.counts], dtype=np.int64))[0]
+        rho = _rhos(ledger.mechanisms, one_row(ledger))[0]
         a = OMEGAS
         if math.isinf(epsilon):
             return 0.0 if np.isfinite(rho).any() else 1.0
