@@ -162,7 +162,8 @@ def test_a_knob_that_is_turned_ends_the_run_which_shows_no_more(panel, case):
 
 
 def test_a_run_that_begins_while_an_end_is_told_takes_nothing_of_it(monkeypatch):
-    panel = Playground(settings="data=moons examples=200 noise=1.0 batch=50 epochs=5 seed=0")
+    """What the stopped run has spent since it was last drawn is priced, and written to that run."""
+    panel = Playground(settings="data=moons examples=200 noise=1.0 batch=50 epochs=3000 seed=0")
     session, spent = panel.session, panel.session._spent
 
     def slowly():
@@ -172,14 +173,16 @@ def test_a_run_that_begins_while_an_end_is_told_takes_nothing_of_it(monkeypatch)
 
     monkeypatch.setattr(session, "_spent", slowly)
     assert panel.start()
+    while session.last is None or session.last.step < 30:
+        time.sleep(0.001)
+    panel.stop()
     while session.runner.busy:
         time.sleep(0.001)
-    assert panel.start() and panel.join(SECONDS)
+    assert panel.start()
+    panel.stop()
+    assert panel.join(SECONDS)
     panel.check()
-    assert [run.status for run in panel.runs] == ["done", "done"]
     for run in panel.runs:
-        assert run.spent_steps[-1] == panel.plan.steps and run.spent_steps == sorted(
-            set(run.spent_steps)
-        )
-        assert run.spent[-1] == panel.plan.epsilon()
+        assert run.status == "stopped" and run.spent_steps[-1] == run.done
+        assert run.spent_steps == sorted(set(run.spent_steps))
     panel.close()

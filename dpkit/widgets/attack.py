@@ -48,9 +48,9 @@ class FindTheBug(Lesson):
         self.verdict, self.story = Note(), Note(kind="info")
         self._auditor = Worker(self._audit, self.buttons, self.trouble)
         super().__init__(
-            {"fault": self.fault, "buttons": self.buttons},
+            {"fault": self.fault, "buttons": self.buttons, "progress": self.progress},
             {"proven": LivePlot(height=320, title=say("What the audit has proven"))},
-            self.progress, self.verdict, self.story, wide=("proven",), worker=self._auditor,
+            self.verdict, self.story, wide=("proven",), worker=self._auditor,
         )  # fmt: skip
 
     @property

@@ -65,6 +65,7 @@ class Explorer(Lesson):
         super().__init__(
             {
                 "sweep": buttons,
+                "progress": self.progress,
                 "colour": Choice(label=say("Colour by"), options=[(say("nothing"), NONE)]),
                 "by": Choice(label=say("Compare by"), options=[(say("nothing"), NONE)]),
                 "knob": Choice(label=say("Show only where"), options=[(say("everything"), NONE)]),
@@ -80,7 +81,7 @@ class Explorer(Lesson):
                 "accuracy": LivePlot(height=280, title=say("The selected run: accuracy")),
                 "epsilon": LivePlot(height=280, title=say("The selected run: ε spent")),
             },
-            self.progress, self.promise, self.cost, self.code,
+            self.promise, self.cost, self.code,
             wide=("plane", "knobs", "compared"), worker=self._maker,
         )  # fmt: skip
         self.plots["plane"].on_point(guarded(self.trouble)(self._chosen_dot))

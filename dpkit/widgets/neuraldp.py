@@ -100,6 +100,7 @@ class ActivationPanel(Lesson):
                 "answer": Slider(label=say("ε of a label's answer"), value=3.0, low=0.1, high=8.0,
                                  log=True),
                 "train": buttons,
+                "progress": self.progress,
             },
             {
                 "prices": LivePlot(height=190, title=say("What does it cost? Three answers")),
@@ -107,7 +108,6 @@ class ActivationPanel(Lesson):
                 "after": LivePlot(height=330, title=say("What is released")),
                 "finals": LivePlot(height=330, title=say("Live, at the true price")),
             },
-            self.progress,
             wide=("prices",), worker=self._trainer,
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dpkit.votes.running import VoteStep
 
 COORDINATES, IMAGES, DELTA, MADE, JITTER, CLIP = 20, 10, 1e-5, 2_000, 1.5, 15.0
-ROWS = 3
+ROWS = 6
 """Images of each class that are shown."""
 
 
@@ -64,12 +64,13 @@ class PainterPanel(Lesson):
                 "copies": Slider(label=say("Teachers that hold one record r"), value=1, low=1,
                                  high=4, integer=True, ends=(say("disjoint"), say("overlapping"))),
                 "run": buttons,
+                "progress": self.progress,
             },
             {
                 "images": LivePlot(height=330, title=say("Generated digits")),
                 "spending": LivePlot(height=330, title=say("What the steps cost")),
             },
-            self.progress, worker=self._painter,
+            worker=self._painter,
         )  # fmt: skip
 
     @property
@@ -82,7 +83,7 @@ class PainterPanel(Lesson):
 
     def redraw(self) -> None:
         """Show the run; other settings begin anew."""
-        now = tuple(c.value for name, c in self.controls.items() if name != "run")
+        now = tuple(c.value for c in self.controls.values() if isinstance(c, Slider))
         if now != self._of:
             self._painter.stop()
             self._of, self.last, self.worth = now, None, {}

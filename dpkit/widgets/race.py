@@ -64,12 +64,13 @@ class RacePanel(Lesson):
                                  options=[(say("share of the budget"), "share"),
                                                           (say("epochs"), "epochs")]),
                 "race": buttons,
+                "progress": self.progress,
             },
             {
                 "race": LivePlot(height=320, title=say("Test accuracy while the budget is spent")),
                 "finals": LivePlot(height=320, title=say("At the end of the budget")),
             },
-            self.progress, worker=self._trainer,
+            worker=self._trainer,
         )  # fmt: skip
 
     @property
@@ -144,10 +145,14 @@ class RacePanel(Lesson):
         runs = [run for run in self.runs if run.accuracy]
         names = [title for title, _ in (SHAPES["Uniform"], SHAPES[self.value("shape")])]
         shown = runs or [Trained(name, 0, 100) for name in names]
-        ends = " ".join(f"{say(run.name)} {run.accuracy[-1]:.1%}" for run in runs)
-        ends = ends or say("not trained yet")
-        self.plots["race"].show(figures.race(shown, self.value("across")), ends)
-        self.plots["finals"].show(figures.finals(shown), ends)
+        now, ends = (
+            ", ".join(f"{say(run.name)} {run.accuracy[-1]:.1%}" for run in some)
+            for some in (runs, [run for run in runs if run.done])
+        )
+        self.plots["race"].show(
+            figures.race(shown, self.value("across")), now or say("not trained yet")
+        )
+        self.plots["finals"].show(figures.finals(shown), ends or say("no run has ended yet"))
         wanted = 2 * int(self.value("seeds"))
         part = min(sum(min(len(run.accuracy) / run.epochs, 1) for run in runs) / wanted, 1.0)
         told = say("{done} of {wanted} runs", done=sum(r.done for r in runs), wanted=wanted)
