@@ -99,6 +99,7 @@ class Keeper:
 
         self._check_ours()
         content = self._identity | {
+            "home": self._home,
             "done": done,
             "paid": paid,
             "sampling": json.dumps(self._sampling),
@@ -111,6 +112,11 @@ class Keeper:
         _replace(self.path, buffer.getvalue())
         self._stamp = _stamp(self.path)
 
+    @property
+    def _home(self) -> str:
+        """A digest of where the file lies."""
+        return hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:16]
+
     def _check_ours(self) -> None:
         """Refuse to overwrite what another run has written since: its spend would be lost."""
         if _stamp(self.path) not in (None, self._stamp):
@@ -122,6 +128,13 @@ class Keeper:
 
     def _after_loss(self, held: dict[str, Any]) -> int:
         """A secret run goes on after all that may have been drawn."""
+        if held.get("home", self._home) != self._home:
+            warnings.warn(
+                f"checkpoint {self.path} was written in another place: if a run goes on from "
+                f"there as well, both make the steps that are left, each with noise of its own, "
+                f"and the plan is spent twice; delete the copy that is not used.",
+                stacklevel=4,
+            )
         lost = held["paid"] - held["done"]
         if lost:
             warnings.warn(
@@ -172,6 +185,8 @@ def plan_hash(plan: Plan) -> str:
     rules = [f.name for f in fields(method) if f.name not in knobs_of(method)]
     how = [_told(getattr(method, name)) for name in rules]
     text = repr((numbers, kinds, how, plan.neighbours.name, plan.before))
+    if not type(method).__module__.startswith("dpkit."):  # its noise need not be a knob
+        text += _told([method.releases(step) for step in range(plan.steps)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

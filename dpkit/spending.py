@@ -77,9 +77,9 @@ class Step:
 
 
 def price(steps: Sequence[Step]) -> list[float]:
-    """What was spent up to each of a run's steps, at once; the steps keep what was found."""
-    if not steps:
-        return []
+    """What was spent up to each of these steps, at once if of one run; they keep what was found."""
+    if len({(step.accountant, step.delta) for step in steps}) != 1:
+        return [step.epsilon for step in steps]  # of different runs: each by its own
     ledgers = [step.ledger for step in steps]
     index = {m: n for n, m in enumerate(dict.fromkeys(m for x in ledgers for m in x.mechanisms))}
     counts = np.zeros((len(steps), len(index)), dtype=np.int64)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dpkit.mechanisms import EpsilonDelta, Ledger, Mechanism, Neighbours, Refuse
 from dpkit.mechanisms.gaussian import gaussian_profile
 from dpkit.samplers import Sampler
 from dpkit.samplers.base import Blocks
+from dpkit.spending import price
 from dpkit.sweeping.composition import Total
 from dpkit.widgets.budget import Budget
 
@@ -245,3 +247,72 @@ def test_a_running_total_is_a_bound_whatever_accountant_was_shown():
     true = dp.Plan(dp.DPSGD(0.8), sampled, 1 / 30_000).epsilon()
     assert spent.epsilon(data) == true > 1.9 * spent.plans[0][1].epsilon()
     assert "δ = 3.33334e-05" in spent.text(data)
+
+
+def finished(priced, **options):
+    data = dp.datasets.load("blobs", num_examples=50)
+    return list(dp.train(dp.zoo.logistic(data, seed=0), data, priced, seed=0, **options))
+
+
+def test_steps_of_different_runs_are_priced_each_by_its_own():
+    one, two = finished(plan()), finished(dataclasses.replace(plan(), delta=1e-9))
+    mixed = price([one[-1], two[-1]])
+    assert mixed == [plan().epsilon(), dataclasses.replace(plan(), delta=1e-9).epsilon()]
+    assert two[-1].epsilon == mixed[1] > mixed[0] and price([]) == []
+
+
+@dataclasses.dataclass(frozen=True)
+class Told(dp.DPSGD):
+    """A method of one's own that tells another release than its steps make."""
+
+    release: dp.Release = TWO[0]
+
+    def releases(self, step, history=()):
+        return (self.release,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Activated(dp.NeuralDP):
+    """Private activations that are said to read the batch alone."""
+
+    def releases(self, step, history=()):
+        return tuple(dp.Release(r.mechanism) for r in super().releases(step))
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_a_step_makes_no_release_that_is_told_otherwise(count):
+    with pytest.raises(Refused, match=f"draws each release once .* got count {count}"):
+        finished(plan(Told(release=dp.Release(dp.Gaussian(4.0), count))))
+    data = dp.datasets.load("blobs", num_examples=50)
+    model = dp.zoo.released(data, seed=0)
+    amplified = dp.Plan(Activated(4.0), dp.Poisson(0.1, 20), 1e-3)
+    with pytest.raises(Refused, match=r"access SAMPLED: .* give releases of .* Access\.ALL"):
+        list(dp.train(model, data, amplified, seed=0))
+
+
+def interrupted(path, noise=4.0, steps=3):
+    """A secret run of a method of one's own, killed after some steps; it leaves its file."""
+    data = dp.datasets.load("blobs", num_examples=50)
+    method = Moody()
+    method.mood.noise = noise
+    run = dp.train(dp.zoo.logistic(data, seed=0), data, plan(method), checkpoint=path)
+    return [next(run).step for _ in range(steps)], path.read_bytes()
+
+
+def test_a_checkpoint_knows_the_noise_of_ones_own_method(tmp_path):
+    interrupted(tmp_path / "run")
+    with pytest.raises(ValueError, match="another plan"):
+        interrupted(tmp_path / "run", noise=40.0)
+
+
+@pytest.mark.filterwarnings("ignore:The run was interrupted")
+def test_a_copied_checkpoint_tells_that_the_plan_may_be_spent_twice(tmp_path):
+    _, content = interrupted(tmp_path / "run", steps=20)
+    (tmp_path / "copy").write_bytes(content)
+    data = dp.datasets.load("blobs", num_examples=50)
+    again = dp.zoo.logistic(data, seed=0), data, plan(Moody())
+    with pytest.warns(UserWarning, match="if a run goes on from there as well, .* spent twice"):
+        dp.train(*again, checkpoint=tmp_path / "copy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(dp.train(*again, checkpoint=tmp_path / "run")) == []

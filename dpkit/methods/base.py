@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from dpkit.mechanisms import Neighbours, Release
+from dpkit.mechanisms import Access, Neighbours, Refused, Release
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,3 +139,14 @@ class Method(ABC):
 
         `expected_batch` divides the sum of a step, all of them or each by a number of its own.
         """
+
+
+def check_once(releases: Sequence[Release], *allowed: Access) -> None:
+    """Refuse what a stepper would not make as it was charged: it draws each once, and so."""
+    for release in releases:
+        if release.count != 1 or release.access not in allowed:
+            raise Refused(
+                f"A step of this method draws each release once and {allowed[-1].value}, got "
+                f"count {release.count} and access {release.access.name}: what would be charged is "
+                f"not what is drawn; give releases of count 1 and Access.{allowed[-1].name}."
+            )

@@ -19,10 +19,10 @@ from dpkit.gradients.losses import PerExampleLoss
 from dpkit.gradients.optimisers import Optimiser
 from dpkit.gradients.parameters import FlatParameters
 from dpkit.gradients.probe import made_up
-from dpkit.mechanisms import RandomisedResponse, Refused, Release
+from dpkit.mechanisms import Access, RandomisedResponse, Refused, Release
 from dpkit.methods.activation import PrivateActivation
 from dpkit.methods.averaging import Average
-from dpkit.methods.base import Batch, Peek
+from dpkit.methods.base import Batch, Peek, check_once
 from dpkit.schedules import at
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class NeuralDPStepper:
     ) -> Peek:
         """Release what is due, of all records; then one plain step of the head on the batch."""
         self._check_kept(releases)
+        check_once(releases, Access.ALL)
         if releases or self._norms is None:
             rows, self._norms = self._bounded(batch.everyone[0])
             self._release(rows, batch.everyone[1], releases, generator)

@@ -12,9 +12,9 @@ from dpkit.gradients.augmentation import Augmentation, check_apart
 from dpkit.gradients.clipping import Clipping, Flat
 from dpkit.gradients.optimisers import SGD, Adam, Optimiser
 from dpkit.knobs import Knob, check_knobs, knob
-from dpkit.mechanisms import Gaussian, Neighbours, Release
+from dpkit.mechanisms import Access, Gaussian, Neighbours, Release
 from dpkit.methods.averaging import Average
-from dpkit.methods.base import Loss, Method, Peek
+from dpkit.methods.base import Loss, Method, Peek, check_once
 from dpkit.methods.masks import Mask
 from dpkit.ranks import Ranks
 from dpkit.schedules import Schedule, ValidationDecay, at, scaled
@@ -163,6 +163,7 @@ class DPSGDStepper:
         import torch
 
         (release,) = releases
+        check_once(releases, Access.SAMPLED, Access.ALL)
         with self._average.latest_at(step) if self._average else nullcontext():
             bound = self._masked(step, at(self.method.max_grad_norm, step))
             clipped = self._clipped(batch, bound)
