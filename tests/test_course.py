@@ -638,9 +638,9 @@ def test_a_lesson_has_its_parts(lesson):
     assert flat(lesson.question) in flat(first), "it opens with its question"
     assert 2 <= len(lesson.objectives) <= 3 and 15 <= lesson.minutes <= 60
     codes = lesson_cells(lesson, "code")
-    assert any(re.fullmatch(r"\w+|as_plotly\(.*", c.split("\n")[-1]) for c in codes[:2]), (
-        "a picture"
-    )
+    assert any(
+        re.fullmatch(r"\w+|dp\.widgets\.LivePlot\.of\(.*", c.split("\n")[-1]) for c in codes[:2]
+    ), "a picture"
     assert re.search(r"## Summary\n\n\* ", last), "it ends with a summary"
     assert f"\n{lesson.onward}\n" in last and "**Sources.** " in last
     assert last.index("## Summary") < last.index("**Next:**") < last.index("**Sources.**")

@@ -48,7 +48,7 @@ function plant(board, node, into, undo) {
 
 export default {
   render({ model, el }) {
-    const undo = [];
+    const undo = [held(el)];
     el.classList.add("dpk-board");
     plant(model, model.get("tree"), el, undo);
     return () => {

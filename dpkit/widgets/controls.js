@@ -90,7 +90,7 @@ function slider(model, el) {
   box.addEventListener("focus", () => box.select());
   box.addEventListener("blur", () => wrong || paint(model.get("value")));
   box.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") read();
+    if (event.key === "Enter") { read(); box.select(); } // the next number takes its place
     if (event.key === "Escape") { complain(""); paint(model.get("value")); }
     const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
     if (by) {
@@ -276,24 +276,14 @@ function table(model, el) {
   const body = h("tbody");
   el.classList.add("dpk-table-part");
   el.append(h("table", { class: "dpk-table" }, title, head, body));
-  // what does not fit is scrolled to, by keyboard as well
-  const fit = () => {
-    const over = el.scrollWidth > el.clientWidth + 1;
-    const scrolled = { tabindex: 0, role: "region", "aria-label": model.get("label") };
-    for (const [name, value] of Object.entries(scrolled)) {
-      if (over) el.setAttribute(name, value);
-      else el.removeAttribute(name);
-    }
-  };
-  const sized = new ResizeObserver(fit);
-  sized.observe(el);
+  const fit = scrollable(el, () => model.get("label"));
   follow(model, ["label", "columns", "rows"], () => {
     title.textContent = model.get("label");
     head.replaceChildren(h("tr", {}, ...model.get("columns").map((c) => h("th", { scope: "col" }, c))));
     body.replaceChildren(...model.get("rows").map((row) => h("tr", {}, ...row.map(cell))));
     fit();
   });
-  return () => sized.disconnect();
+  return fit.end;
 }
 
 function cell(content) {
@@ -305,13 +295,15 @@ function cell(content) {
 }
 
 function code(model, el) {
-  const text = h("pre", { class: "dpk-code", tabindex: 0, role: "region" });
+  const text = h("pre", { class: "dpk-code" });
   el.append(text);
+  const fit = scrollable(text, () => model.get("label"));
   follow(model, ["text", "label"], () => {
     text.textContent = model.get("text");
     text.hidden = !model.get("text");
-    text.setAttribute("aria-label", model.get("label"));
+    fit();
   });
+  return fit.end;
 }
 
 const PARTS = { slider, choice, entry, check, buttons, progress, note, code, table };

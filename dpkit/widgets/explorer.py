@@ -224,6 +224,8 @@ class Explorer(Lesson):
         self.plots["compared"].show(figures.compared(parts), edge)
         words = (self._words(cloud), self._unshown, unlike(cloud))
         self.said.show(" ".join(filter(None, words)))
+        for name in ("accuracy", "epsilon"):
+            self.plots[name].shown = self.selected is not None
         if (record := self.selected) is not None and self._shown != record.key:
             self._shown = record.key
             self._show_run(record)

@@ -64,10 +64,12 @@ function dressed(figure, look, width, height) {
     },
     modebar: { remove: ["sendChartToCloud"] },
   };
+  const empty = !marked(figure); // its axes would end at numbers that nobody chose
   for (const key of ["xaxis", "yaxis", ...Object.keys(figure.layout)]) {
     if (!/^[xy]axis\d*$/.test(key)) continue;
     // pictures have no ticks, and a lone corner of a frame would be left
-    under[key] = figure.layout[key]?.showticklabels === false ? { ...axis, showline: false } : axis;
+    under[key] = figure.layout[key]?.showticklabels === false ? { ...axis, showline: false } : { ...axis };
+    if (empty && !figure.layout[key]?.range) under[key].visible = false;
   }
   const ours = { width, height, autosize: false, showlegend: false };
   const layout = { ...merged(under, figure.layout), ...ours };
@@ -91,10 +93,14 @@ function lit(value, ink, key = "") {
 }
 
 // nothing to see and nothing said: axes alone
-function bare({ data, layout }) {
+function bare(figure) {
+  return !marked(figure) && !figure.layout.annotations?.length;
+}
+
+function marked({ data, layout }) {
   const some = (x) => (x?.length ?? 0) > 0;
-  const marks = (t) => ["x", "y", "z", "values", "dimensions", "labels"].some((key) => some(t[key]));
-  return !data.some(marks) && !some(layout.annotations) && !some(layout.images);
+  const named = ["x", "y", "z", "values", "dimensions", "labels"];
+  return data.some((t) => named.some((key) => some(t[key]))) || some(layout.images);
 }
 
 // ---- words that find no room: told by where they came to stand, broken into lines ----------
@@ -114,7 +120,8 @@ function wrapped(text, share) {
   return lines.map((line) => lead + line).join("<br>");
 }
 
-// the share of its width that it may have, for each note and title that sticks out or runs into another
+// the share of its width that it may have and the way back into the picture, for each note and
+// title that sticks out or runs into another
 function crowded(plot) {
   const rim = plot.getBoundingClientRect();
   const rooms = {};
@@ -131,7 +138,9 @@ function crowded(plot) {
       const touch = (box.width + other.box.width) / 2 > apart - 2;
       if (other.el !== el && level && touch && apart > 20) room = Math.min(room, apart - APART_PX);
     }
-    if (room < box.width) rooms[el.dataset.index] = room / box.width;
+    const back = box.right > rim.right ? -out - 1 : out + 1;
+    const shift = out > 1 && room === box.width - out - APART_PX ? back : 0;
+    if (room < box.width) rooms[el.dataset.index] = { share: room / box.width, shift };
   }
   for (const title of plot.querySelectorAll(".xtitle")) {
     const box = title.getBoundingClientRect();
@@ -144,12 +153,17 @@ function crowded(plot) {
 
 function broken(layout, rooms) {
   const out = { ...layout };
-  out.annotations = layout.annotations?.map((note, i) =>
-    rooms[i] ? { ...note, text: wrapped(note.text, rooms[i]) } : note);
+  const above = (note) => note.yref === "paper" && note.y >= 1;
+  out.annotations = layout.annotations?.map((note, i) => {
+    const { share, shift } = rooms[i] ?? {};
+    if (!share) return note;
+    // over the axes nothing is in the way of a note that moves in
+    if (shift && above(note)) return { ...note, xshift: (note.xshift ?? 0) + shift };
+    return { ...note, text: wrapped(note.text, share) };
+  });
   // a note above the axes needs room for its further lines
-  const above = (note, i) => (rooms[i] && note.yref === "paper" && note.y >= 1
-    ? 16 * (note.text.split("<br>").length - 1) : 0);
-  const more = Math.max(0, ...(out.annotations ?? []).map(above));
+  const lines = (note, i) => (rooms[i] && above(note) ? note.text.split("<br>").length - 1 : 0);
+  const more = 16 * Math.max(0, ...(out.annotations ?? []).map(lines));
   if (more) out.margin = { ...layout.margin, t: (layout.margin?.t ?? 8) + more };
   const title = layout.xaxis?.title;
   if (rooms.xaxis && title?.text) {
@@ -162,12 +176,17 @@ function broken(layout, rooms) {
 
 const MOST_ROWS = 400;
 
+// whether a trace has numbers that rows can hold
+function rowed({ visible, z, x, y }) {
+  return visible !== false && !z && ((x ?? y)?.length ?? 0) > 0;
+}
+
 function listed({ data, layout }) {
   const head = (axis, other) => layout[axis]?.title?.text || other;
   const rows = [];
   const each = Math.ceil(data.reduce((sum, t) => sum + (t.x ?? t.y ?? []).length, 0) / MOST_ROWS);
   for (const trace of data) {
-    if (trace.visible === false || trace.z || !(trace.x || trace.y)) continue;
+    if (!rowed(trace)) continue;
     const length = (trace.x ?? trace.y).length;
     for (let i = 0; i < length; i += each) {
       const [x, y] = [trace.x?.[i] ?? i, trace.y?.[i] ?? ""];
@@ -188,12 +207,16 @@ function plain(markup) {
 }
 
 function tabled(figure, label) {
+  const named = { tabindex: 0, role: "region", "aria-label": label };
+  return h("div", { class: "dpk-numbers", ...named }, listing(figure));
+}
+
+function listing(figure) {
   const { heads, rows } = listed(figure);
   const th = (text) => h("th", { scope: "col" }, plain(text));
   const line = (cells) => h("tr", {}, ...cells.map((cell) => h("td", {}, plain(cell))));
-  return h("div", { class: "dpk-numbers", tabindex: 0, role: "region", "aria-label": label },
-    h("table", { class: "dpk-table" }, h("thead", {}, h("tr", {}, ...heads.map(th))),
-      h("tbody", {}, ...rows.map(line))));
+  return h("table", { class: "dpk-table" }, h("thead", {}, h("tr", {}, ...heads.map(th))),
+    h("tbody", {}, ...rows.map(line)));
 }
 
 // ---- the legend: native toggles above the plot, which wrap and can be reached by keyboard ---

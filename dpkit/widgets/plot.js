@@ -4,6 +4,7 @@ const QUIET_MS = 400; // a page reports what it drew after a pause,
 const SILENT_MS = 5000; // or in the midst of a stream after this long
 const REACH_PX = 13; // so near a dot is taken hold of,
 const DRAG_MS = 50; // and tells where it is so often while it is dragged
+const QUIETLY = { preventScroll: true };
 const CONFIG = {
   displayModeBar: false, // our own buttons: reachable by keyboard, and nothing that uploads
   displaylogo: false,
@@ -12,40 +13,19 @@ const CONFIG = {
   doubleClick: "reset",
   scrollZoom: false,
 };
-const LENS = '<circle cx="7" cy="7" r="5.2"/><path d="M11 11l3 3"/>';
-const ICONS = {
-  zoom_in: `${LENS}<path d="M7 4.8v4.4M4.8 7h4.4"/>`,
-  zoom_out: `${LENS}<path d="M4.8 7h4.4"/>`,
-  reset: '<path d="M3 3v4h4M3.5 7A5 5 0 1 1 4 10.5"/>',
-  table: '<path d="M2 3h12v10H2zM2 6.5h12M2 9.8h12M6 3v10"/>',
-  png: '<path d="M8 2v7M5 6.5L8 9.5l3-3M3 13h10"/>',
-  svg: '<path d="M3 12C5 2 8 14 13 4"/><path d="M3 12h.01M13 4h.01" stroke-width="3"/>',
-};
 
 // ---- one view -----------------------------------------------------------------------------
-
-function button(name, label, act) {
-  const named = { title: label, "aria-label": label };
-  const made = h("button", { type: "button", class: "dpk-tool", "data-tool": name, ...named });
-  made.innerHTML = `<svg viewBox="0 0 16 16" aria-hidden="true">${ICONS[name]}</svg>`;
-  made.addEventListener("click", act);
-  return made;
-}
 
 class View {
   constructor(model, el) {
     Object.assign(this, { model, el, waiting: false, gone: false, last: 0, library: null, error: "" });
     Object.assign(this, { revision: -1, fresh: 0, held: {}, off: new Set(), reported: 0 });
     const word = (key) => worded(model, key);
-    const tool = (name, act) => button(name, word(name), act);
     this.heading = h("div", { class: "dpk-plot-title" });
-    this.tools = h("div", { class: "dpk-tools", role: "group" },
-      tool("zoom_in", () => this.zoom(0.5)), tool("zoom_out", () => this.zoom(2)),
-      tool("reset", () => this.zoom(0)), tool("table", () => this.tabulate()),
-      tool("png", () => this.save("png")), tool("svg", () => this.save("svg")));
+    this.tools = toolbar(this);
     this.walk = h("input", { class: "dpk-track dpk-walk", type: "range", min: 0, hidden: "hidden" });
     this.walk.addEventListener("input", () => this.step());
-    this.legend = h("div", { class: "dpk-legend", role: "group", "aria-label": word("legend") });
+    this.legend = roving(h("div", { class: "dpk-legend", "aria-label": word("legend") }));
     this.plot = h("div", { class: "dpk-figure", role: "img", "aria-label": word("drawing") });
     this.note = h("div", { class: "dpk-wait" }, word("drawing"));
     this.canvas = h("div", { class: "dpk-canvas" }, this.note, this.legend, this.plot, this.walk);
@@ -193,7 +173,8 @@ class View {
     try {
       if (state.revision !== this.revision) {
         this.path();
-        if (this.numbers) [1, 2].forEach(() => this.tabulate());
+        // its rows alone are replaced: focus and place stay
+        this.numbers?.firstChild.replaceWith(listing(this.figure));
       }
       const look = theme(this.el);
       this.explain(look);
@@ -221,12 +202,19 @@ class View {
     const signature = JSON.stringify([wanted, look.ink]);
     if (signature === this.signature) return;
     this.signature = signature;
+    const at = this.legend.contains(document.activeElement) && document.activeElement.dataset.key;
     this.legend.replaceChildren(...wanted.map((entry) => this.toggle(entry, look)));
+    this.legend.rest();
+    if (at === false) return;
+    const same = [...this.legend.children].find((one) => one.dataset.key === at);
+    if (same ?? this.legend.firstChild) (same ?? this.legend.firstChild).focus(QUIETLY);
+    else passed(this.el, this.legend);
   }
 
   toggle({ key, name, colour, drawn, dash }, look) {
     const pressed = () => String(!this.off.has(key));
-    const toggle = h("button", { type: "button", class: "dpk-key", "aria-pressed": pressed() });
+    const named = { class: "dpk-key", "data-key": key, "aria-pressed": pressed() };
+    const toggle = h("button", { type: "button", ...named });
     toggle.innerHTML = `<svg viewBox="0 0 22 10" aria-hidden="true">${SWATCHES[drawn]}</svg>`;
     toggle.firstChild.style.color = look.dark ? bright(colour, look.ink) : colour;
     toggle.firstChild.firstChild.setAttribute("stroke-dasharray", dash);
@@ -253,6 +241,7 @@ class View {
     this.note.removeAttribute("role");
     this.note.textContent = state.summary;
     this.error = "";
+    useful(this);
     const said = [this.model.get("title"), state.summary].filter(Boolean).join(": ");
     this.plot.setAttribute("aria-label", said || worded(this.model, "plot"));
     Object.assign(this.el.dataset, { drawn: state.revision, ink: look.ink, width: this.width });
@@ -277,40 +266,6 @@ class View {
     this.note.setAttribute("role", "alert");
     this.note.hidden = false;
     this.model.send({ failed: reason });
-  }
-
-  zoom(factor) {
-    // ranges are kept here, not in the plot, so that the next update does not undo them
-    const full = this.plot._fullLayout ?? {};
-    this.fresh += 1;
-    this.held = {};
-    for (const key of factor ? Object.keys(full) : []) {
-      if (!/^[xy]axis\d*$/.test(key) || full[key].fixedrange || !full[key].range) continue;
-      const [low, high] = full[key].range.map((end) => full[key].r2l(end));
-      const middle = (low + high) / 2;
-      const half = ((high - low) / 2) * factor;
-      this.held[key] = { range: [middle - half, middle + half].map((end) => full[key].l2r(end)) };
-    }
-    ask(this);
-  }
-
-  save(format) {
-    if (!this.library) return;
-    const text = this.model.get("title");
-    const filename = text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-") || "plot";
-    const size = { width: Math.max(640, this.width), height: this.model.get("height") + 80 };
-    const layout = merged(this.plot.layout, {
-      ...size,
-      paper_bgcolor: theme(this.el).surface,
-      showlegend: this.legend.childElementCount > 0,
-      legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
-      title: { text, x: 0.02, font: { size: 15 } },
-      margin: { t: 64 },
-    });
-    const options = { ...size, format, filename, scale: format === "png" ? 2 : 1 };
-    this.library
-      .downloadImage({ data: this.plot.data, layout, config: CONFIG }, options)
-      .catch((error) => this.failed(error));
   }
 
   remove() {

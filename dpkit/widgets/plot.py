@@ -86,7 +86,7 @@ class LivePlot(Part):
         self._guard = threading.RLock()
         self._listeners: list[Callable[[int, float | None], object]] = []
         self._figure: dict[str, Any] = {"data": [], "layout": {}}
-        self.drawn = 0
+        self.drawn, self._said = 0, summary
         self.error: str | None = None
         state = {"revision": 0, "summary": summary, "data": [], "layout": {}}
         bundle, words = PlotlyBundle.shared(), {key: say(text) for key, text in WORDS.items()}
@@ -94,6 +94,15 @@ class LivePlot(Part):
             part="plot", height=height, title=title, bundle=bundle, words=words, _state=state
         )
         self.on_msg(self._heard)
+
+    @classmethod
+    def of(
+        cls, figure: Mapping[str, Any], title: str, summary: str = "", *, height: int = 280
+    ) -> LivePlot:
+        """A plot that shows this figure."""
+        plot = cls(height=height, title=title)
+        plot.show(figure, summary)
+        return plot
 
     @property
     def figure(self) -> dict[str, Any]:
@@ -115,7 +124,8 @@ class LivePlot(Part):
         data = _wire(figure.get("data", []), binary=True)
         layout = _wire(figure.get("layout", {}), binary=False)
         with self._guard:
-            words = self._state["summary"] if summary is None else summary
+            self._said = self._said if summary is None else summary
+            words = self._said or _told(figure)
             new = {"summary": words, "layout": layout, "data": data}
             self._figure = dict(figure)
             if all(self._state[key] == value for key, value in new.items()):
@@ -159,6 +169,20 @@ class LivePlot(Part):
                 self.drawn = int(content["drawn"])
                 if content.get("settled") and self.drawn != self.revision:
                     self.send_state("_state")
+
+
+def _told(figure: Mapping[str, Any]) -> str:
+    """What can be said of a figure that came without words: where its lines begin and end."""
+    said = []
+    for trace in figure.get("data", []):
+        y = trace.get("y") if trace.get("name") else None
+        if y is not None and len(y) and all(isinstance(v, int | float | np.number) for v in y):
+            said.append(
+                say("{name} from {first:.4g} to {last:.4g}", name=trace["name"],
+                    first=float(y[0]), last=float(y[-1]))
+            )  # fmt: skip
+    notes = [str(note.get("text", "")) for note in figure.get("layout", {}).get("annotations", [])]
+    return "; ".join(said or notes)
 
 
 @cache

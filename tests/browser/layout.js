@@ -106,10 +106,40 @@ window.dpkitLayout = (root) => {
     faults.push(["too wide", `the panel has ${root.scrollWidth} px in ${root.clientWidth}`]);
   }
 
+  // ---- words that are broken in their midst; choices of a column that begin at unlike places ---
+  for (const el of root.querySelectorAll("*")) {
+    if (!seen(el) || el.closest("svg, pre, select, code")) continue;
+    for (const node of own(el)) {
+      for (const { 0: word, index } of node.data.matchAll(/[\p{Script=Latin}\d]{2,}/gu)) {
+        const range = document.createRange();
+        range.setStart(node, index);
+        range.setEnd(node, index + word.length);
+        const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+        if (lines.size > 1) faults.push(["broken word", `“${word}” in ${name(el)}`]);
+      }
+    }
+  }
+  const columns = new Map();
+  for (const field of root.querySelectorAll(".dpk-row > :is(select, .dpk-entry)")) {
+    if (!seen(field)) continue;
+    const [label, row] = [field.previousElementSibling, field.parentElement].map((one) => one.getBoundingClientRect());
+    const box = field.getBoundingClientRect();
+    if (box.top >= label.bottom) continue; // under its label
+    const column = `${[...document.querySelectorAll(".dpk-box")].indexOf(field.closest(".dpk-box"))} ${Math.round(row.left)}`;
+    columns.set(column, [...(columns.get(column) ?? []), [box.left - row.left, field]]);
+  }
+  for (const fields of columns.values()) {
+    const [first, last] = [Math.min, Math.max].map((most) => most(...fields.map(([left]) => left)));
+    if (last - first > 3) faults.push(["ragged", `${fields.map(([left, el]) => `${el.labels[0].textContent} at ${left.toFixed(0)}`).join(", ")} px`]);
+  }
+
   // ---- plots: drawn, with marks or a sentence, and text that can be read ---------------------
   const MARKS = ".js-line, .point, .points path, .fills path, .heatmaplayer image, .imagelayer image,"
     + " .im image, .shapelayer path, .contourlayer path, .errorbar path, .js-fill, .barlayer path,"
     + " canvas";
+  for (const plain of root.querySelectorAll(".js-plotly-plot")) {
+    if (!plain.closest(".dpk-plot")) faults.push(["bare plotly", "a figure that follows no theme and tells nothing"]);
+  }
   for (const plot of root.querySelectorAll(".dpk-plot")) {
     if (!seen(plot)) continue;
     const title = plot.dataset.title;
@@ -121,6 +151,11 @@ window.dpkitLayout = (root) => {
     const note = plot.querySelector(".dpk-wait:not([hidden])");
     const told = plot.querySelector(".annotation-text") || note?.textContent.trim();
     if (!marks.length && !told) faults.push(["blank plot", `${title}: no mark and no sentence`]);
+    const full = plot.querySelector(".js-plotly-plot")?._fullLayout ?? {};
+    for (const key of Object.keys(full).filter((one) => /^[xy]axis\d*$/.test(one))) {
+      const { visible, showline, showticklabels } = full[key];
+      if (visible && showline && !showticklabels) faults.push(["stray line", `${title}: the ${key} has no numbers and a line`]);
+    }
     // a key whose mark has no sign of its own falls back to a dot: colour alone tells them apart
     const traces = plot.querySelector(".js-plotly-plot")?.data ?? [];
     for (const key of plot.querySelectorAll(".dpk-key")) {

@@ -34,7 +34,8 @@ _UNDRESSED = """() => [...document.querySelectorAll('.dpk-plot')].map(p =>
 _SHOWN = """name => {
     const place = document.querySelector(`[data-panel="${name}"]`);
     const plots = [...place.querySelectorAll('.dpk-plot')].filter(p => p.offsetParent);
-    return /Error/.test(place.innerText) || plots.length && plots.every(p => p.dataset.ink) }"""
+    return /Error/.test(place.innerText) || plots.length && plots.every(p => p.dataset.ink)
+        || Boolean(place.querySelector('.jp-OutputArea .main-svg')) && !plots.length }"""
 _NAMED = """names => jupyterapp.shell.currentWidget.content.widgets.forEach(
     (cell, i) => { cell.outputArea.node.dataset.panel = names[i] })"""
 
@@ -42,6 +43,8 @@ _NAMED = """names => jupyterapp.shell.currentWidget.content.widgets.forEach(
 def test_the_gallery_has_every_panel_that_a_notebook_shows():
     have = {name.partition("-")[0] for name in gallery.cells()}
     assert gallery.shown_by_notebooks() <= have
+    figures = {gallery.figure(*of)[-1] for of in gallery.FIGURES.values()}
+    assert gallery.drawn_by_notebooks() == figures
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,9 @@ PLANTED = {
     "cut off": "Object.assign(document.querySelector('.dpk-check-part').style, "
     "{overflow: 'hidden', width: '60px', whiteSpace: 'nowrap'});"
     "document.querySelector('.dpk-check-part .dpk-label').style.flex = 'none'",
+    "broken word": "Object.assign(document.querySelector('.dpk-progress-part .dpk-label').style, "
+    "{width: '30px', overflowWrap: 'anywhere', flex: 'none'})",
+    "ragged": "document.querySelector('.dpk-entry').style.translate = '-20px'",
     "axe critical": "document.querySelector('.dpk-button').textContent = ''",
 }
 DRAWINGS = {
@@ -126,7 +132,8 @@ DRAWINGS = {
     "blank": "{'data': [{'type': 'scatter', 'mode': 'lines', 'x': [1, 2], 'y': [1, 2], "
     "'line': {'color': 'rgba(0,0,0,0)'}}], 'layout': {}}, 'two'",
     "faint": "wave(2, xaxis={'tickfont': {'color': '#cccccc'}}), 'grey'",
-    "untold": "wave(3), ''",
+    "untold": "{'data': [{'type': 'scatter', 'y': [1, 3, 2]}], 'layout': {}}, ''",
+    "stray line": "wave(3, xaxis={'showticklabels': False, 'showline': True}), 'three'",
     "unlike": "{'data': [{'type': 'scatter', 'mode': 'markers', 'name': 'odd', 'x': [1, 2], "
     "'y': [1, 2], 'marker': {'symbol': 'hourglass'}}], 'layout': {'showlegend': True}}, 'odd'",
 }
