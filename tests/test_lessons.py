@@ -198,6 +198,9 @@ def test_what_a_basics_panel_promises_is_rounded_up(make):
     survey, noise, repeated = map(make, (RandomisedResponsePanel, NoisePanel, CompositionPanel))
     survey.turn(keep=0.6)
     assert "**ε = 0.406**" in survey.said.text, "ln 1.5 is 0.4055"
+    assert "at most 1.5 times" in survey.said.text
+    survey.turn(keep=0.83)
+    assert "at most 4.89 times" in survey.said.text, "83 / 17 is 4.882"
     noise.turn(scale=3.0, epsilon=0.2)
     delta = float(Laplace(3.0).profile(0.2))
     assert "pure ε = 0.334." in noise.said.text, "a third is more than 0.333"

@@ -81,7 +81,7 @@ class RandomisedResponsePanel(Lesson):
         epsilon = survey.mechanism.epsilon
         self.plots["belief"].show(
             basics.belief(epsilon),
-            say("an answer moves the odds by at most {odds:.3g}", odds=math.exp(epsilon)),
+            say("an answer moves the odds by at most {odds}", odds=_up(math.exp(epsilon))),
         )
         self.said.show(self._words(survey, yes, found))
 
@@ -89,10 +89,10 @@ class RandomisedResponsePanel(Lesson):
         epsilon, keep = survey.mechanism.epsilon, survey.mechanism.keep
         said = say(
             "**ε = {epsilon}**: true with chance {keep:.0%}, so odds move by at most "
-            "{odds:.3g} times. {yes:.1%} said yes; ",
+            "{odds} times. {yes:.1%} said yes; ",
             epsilon=_up(epsilon),
             keep=keep,
-            odds=math.exp(epsilon),
+            odds=_up(math.exp(epsilon)),
             yes=yes,
         )
         if math.isnan(found):
