@@ -164,6 +164,16 @@ def test_where_no_thread_can_start_nothing_is_on(bench, monkeypatch, capsys):
     assert bench.worker.start()
 
 
+def test_a_picture_is_due_at_once_and_then_after_every_pause(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+    clock, drawn = pace.Pace(), []
+    for _ in range(40):
+        drawn += [now[0]] * clock.due(0.25)
+        now[0] += 0.0625
+    assert drawn == [100.0 + 0.25 * n for n in range(10)]
+
+
 def test_the_time_left_is_by_the_pace_since_the_first_step(bench, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -162,15 +161,14 @@ class Explorer(Lesson):
 
     def _make(self, stop: threading.Event) -> bool:
         """Make the runs; True if none is left."""
-        sweep, due = self.sweep, 0.0
+        sweep = self.sweep
         assert sweep is not None
         try:
             for record in sweep:
                 self._add(record)
-                if time.monotonic() >= due:
+                if self._maker.pace.due(self.PAUSE):
                     self._turned(None)
                     self._tell(sweep, sweep.seconds_left)
-                    due = time.monotonic() + self.PAUSE
                 if stop.is_set():
                     break
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -226,15 +225,14 @@ class ActivationPanel(Lesson):
         """The accuracy at the end of one run."""
         from dpkit.training import train
 
-        due, accuracy = 0.0, None
+        accuracy = None
         for step in train(model, data, plan, seed=seed, evaluate_every=plan.steps):
             with self._drawing:
                 if stop.is_set():
                     break
                 accuracy = step.peek.accuracy
-                if time.monotonic() >= due:
+                if self._trainer.pace.due(self.PAUSE):
                     self._tell(step.step / step.steps)
-                    due = time.monotonic() + self.PAUSE
         return float(accuracy or 0.0)
 
     def _tell(self, part: float = 0.0) -> None:

@@ -8,14 +8,23 @@ from dpkit.words import say
 
 
 class Pace:
-    """Guesses the time left from the share that is done, by the mean since the first share."""
+    """When to show the next picture, and how much time is left by the share that is done."""
 
     def __init__(self) -> None:
         """Begin with no idea: what comes before the first step is no part of the pace."""
         self._since: tuple[float, float] | None = None
+        self._next = 0.0
+
+    def due(self, pause: float) -> bool:
+        """Whether `pause` seconds have gone by since this was last answered by True."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + pause
+        return True
 
     def left(self, share: float) -> str:
-        """What a progress says at its end of the time left; "" while that is unknown."""
+        """The time left by the mean since the first share, as a progress says it; "" if unknown."""
         now = time.monotonic()
         began, first = self._since or (now, share)
         self._since = (began, first) if first > 0 else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,7 +43,7 @@ class PainterPanel(Lesson):
         self.last: VoteStep | None = None
         self.worth: dict[str, float] = {}
         self._of: tuple[Any, ...] = ()
-        self.progress = Progress(label=say("Generator steps"))
+        self.progress = Progress(label=say("Progress"))
         buttons = Buttons(actions=[("start", say("Start"), "primary"), ("stop", say("Stop"), "")],
                           disabled=["stop"], label=say("Generator"))  # fmt: skip
         self._painter = Worker(self._paint, buttons, self.trouble)
@@ -101,7 +100,7 @@ class PainterPanel(Lesson):
                 return
             self.last, self.worth, plan = None, {}, self.plan
             self._show()
-        (data, basis), due = _digits(), 0.0
+        data, basis = _digits()
         moves, critic = Generator(2, 16, spread=0.5, start_spread=0.5), Discriminator(width=40.0)
         try:
             for step in generate(data, plan, basis=basis, discriminator=critic, generator=moves,
@@ -110,9 +109,8 @@ class PainterPanel(Lesson):
                     if stop.is_set():
                         break
                     self.last = step
-                    if time.monotonic() >= due:
+                    if self._painter.pace.due(self.PAUSE):
                         self._show()
-                        due = time.monotonic() + self.PAUSE
         finally:
             stop.set()  # no time is left
             with self._drawing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -122,7 +121,6 @@ class RacePanel(Lesson):
         from dpkit.training import train
 
         going: list[tuple[Trained, Iterator[Any]]] = []
-        due = 0.0
         for name, plan in plans.items():
             options: dict[str, Any] = {"seed": seed, "evaluate_every": self.lots}
             steps = train(zoo.mlp(data, seed=seed), data, plan, **options)
@@ -137,9 +135,8 @@ class RacePanel(Lesson):
                     return
                 run.share.append(100 * ZCDP().rho(last.ledger) / float(self.value("rho")))
                 run.accuracy.append(last.peek.accuracy)
-                if time.monotonic() >= due:
+                if self._trainer.pace.due(self.PAUSE):
                     self._show()
-                    due = time.monotonic() + self.PAUSE
 
     def _show(self) -> None:
         runs = [run for run in self.runs if run.accuracy]

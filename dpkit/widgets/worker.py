@@ -27,7 +27,7 @@ class Worker:
     def __init__(self, task: Callable[[Event], object], buttons: Buttons, trouble: Note) -> None:
         """Listen to the buttons, one of which is "stop"; nothing runs until the first is used."""
         self._task, self._buttons, self._first = guarded(trouble)(task), buttons, buttons.actions[0]
-        self._lock, self._stop, self._ended, self._pace = threading.Lock(), Event(), Event(), Pace()
+        self._lock, self._stop, self._ended, self.pace = threading.Lock(), Event(), Event(), Pace()
         self._ended.set()  # asked instead of the thread, which an interrupted join takes for dead
         self._thread: threading.Thread | None = None
         buttons.on_click(guarded(trouble)(lambda n: self.stop() if n == "stop" else self.start()))
@@ -46,7 +46,7 @@ class Worker:
             stop, ended = Event(), Event()
             thread = threading.Thread(target=self._do, args=(stop, ended), daemon=True)
             thread.start()
-            self._stop, self._ended, self._pace, self._thread = stop, ended, Pace(), thread
+            self._stop, self._ended, self.pace, self._thread = stop, ended, Pace(), thread
             self._buttons.disable(self._first[0])
         return True
 
@@ -65,7 +65,7 @@ class Worker:
 
     def left(self, share: float) -> str:
         """The time left in words; "" while it is unknown or nothing goes on."""
-        return "" if self._stop.is_set() or not self.is_alive() else self._pace.left(share)
+        return "" if self._stop.is_set() or not self.is_alive() else self.pace.left(share)
 
     def _do(self, stop: Event, ended: Event) -> None:
         with self._lock:  # `start` has written down that this task is on
