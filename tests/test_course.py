@@ -476,9 +476,28 @@ def test_a_disk_that_cannot_be_written_costs_one_sentence(tmp_path, monkeypatch,
 def test_a_folder_in_its_place_costs_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DPKIT_PROGRESS", str(tmp_path))
     course.check("01.1", 9)
-    assert capsys.readouterr().out.count("cannot be read") == 1
+    assert capsys.readouterr().out.count("it is a folder") == 1
     course.forget()
     assert "is left as it is" in capsys.readouterr().out and record.load() == {}
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_device_is_neither_read_nor_moved_nor_deleted(linked, tmp_path, monkeypatch, capsys):
+    """Whoever names /dev/null wants nothing kept, and must not lose /dev/null."""
+    device = tmp_path / "device"
+    if not hasattr(record.os, "mkfifo"):
+        pytest.skip("this system makes no device without rights")
+    record.os.mkfifo(device)
+    if linked:
+        (tmp_path / "link").symlink_to(device)
+    monkeypatch.setenv("DPKIT_PROGRESS", str(tmp_path / "link" if linked else device))
+    before = {path: path.lstat().st_ino for path in tmp_path.iterdir()}
+    course.check("01.1", 9)
+    course.check("01.1", 2.197)
+    assert capsys.readouterr().out.count("a device") == 1 and record.load()["01.1"].solved
+    course.forget()
+    assert record.load() == {} and device.is_fifo()
+    assert {path: path.lstat().st_ino for path in tmp_path.iterdir()} == before
 
 
 NEWER = b'{"format": "dpkit course progress", "version": 2, "exercises": {"01.1": "solved!"}}'

@@ -57,6 +57,8 @@ def load() -> Record:
     if path in _kept:
         return dict(_kept[path])
     try:
+        if path.exists() and not path.is_file():
+            return _leave(path, say("it is a folder or a device, and no file"))
         return _read(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return {}
