@@ -165,15 +165,13 @@ def test_mechanisms_that_do_not_say_when_they_are_equal_are_never_merged():
     assert ledger.counts == (2, 1)
     known = Ledger(((dp.Gaussian(10.0), 2), (dp.Gaussian(0.5), 1)))
     assert dp.PLD().epsilon(ledger, 1e-5) >= dp.PLD().epsilon(known, 1e-5)
-    alone = [dp.PLD().epsilon(Ledger(((m, 1),)), 1e-5) for m in (quiet, loud)]
-    assert alone[0] < 1 < alone[1]
+    assert dp.PLD().epsilon(Ledger(((quiet, 1),)), 1e-5) < 1 < dp.PLD().epsilon(ledger, 1e-5)
 
 
 def test_a_finished_mechanism_has_no_heirs():
     with pytest.raises(TypeError, match="derived from Gaussian, .* derive it from Mechanism"):
         type("Half", (dp.Gaussian,), {"profile": lambda self, epsilon: np.ones_like(epsilon)})
-    inner = type("Own", (Bare,), {})
-    assert inner(1.0).profile(np.zeros(1)) > 0
+    assert type("Own", (Bare,), {})(1.0).profile(np.zeros(1)) > 0
 
 
 @pytest.mark.parametrize(
@@ -185,6 +183,20 @@ def test_no_stated_delta_is_too_small_to_count(accountant, of):
     ledger = Ledger(((pair, 100_000),))  # 2.5e-11 at least
     assert accountant.epsilon(ledger, 1e-12) == math.inf
     assert accountant.epsilon(Ledger(((of(EpsilonDelta(0.5)), 3),)), 1e-12) <= 1.5
+
+
+def test_more_releases_than_can_be_counted_are_refused():
+    four = tuple((dp.Gaussian(1.0 + n), 2**62) for n in range(4))  # a sum of 2^64, which wraps to 0
+    for entries in (four, ((dp.Gaussian(1.0), 2**53 + 1),), ((dp.Gaussian(1.0), 10**400),)):
+        with pytest.raises(ValueError, match="must add up to at most 2.53"):
+            Ledger(entries)
+    for counts in ([[1e19]], [[2**60]], [[float("inf")]]):
+        with pytest.raises(ValueError, match="must add up to at most|must be whole"):
+            dp.PLD().curve([dp.Gaussian(1e6)], np.array(counts), 1e-5)
+    often = plan(Told(release=dp.Release(dp.Gaussian(1e9), 10**18, dp.mechanisms.Access.ALL)))
+    with pytest.raises(ValueError, match="must add up to at most"):
+        often.curve(5)
+    assert dp.PLD().epsilon(Ledger(((dp.Gaussian(1e6), 2**53),)), 1e-5) > 1000
 
 
 def test_truncation_is_counted_however_rare_it_is():

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from dpkit.mechanisms import Ledger, Mechanism, Neighbours
+from dpkit.mechanisms.ledger import MOST_RELEASES
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,12 @@ def checked_counts(mechanisms: Sequence[Mechanism], counts: np.ndarray) -> np.nd
         )
     if array.size and (np.any(array < 0) or np.any(array != np.floor(array))):
         raise ValueError("counts (how often each mechanism was released) must be whole and >= 0.")
+    if array.size and float(array.max()) * len(mechanisms) > MOST_RELEASES:
+        raise ValueError(
+            f"counts (how often each mechanism was released) must add up to at most 2^53, beyond "
+            f"which numbers are not exact, got {float(array.max()):.3g} for one of "
+            f"{len(mechanisms)}; release less often."
+        )
     return array.astype(np.int64)
 
 

@@ -38,6 +38,8 @@ STORED = (
 """Mechanisms that a stored ledger may name; the tag is the class name."""
 
 _VERSION = 1
+MOST_RELEASES = 2**53
+"""More than this no array counts exactly."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class Ledger:
                     f"[0, infinity), got {count!r}."
                 )
             merged[mechanism] = merged.get(mechanism, 0) + int(count)
+        if (total := sum(merged.values())) > MOST_RELEASES:
+            raise ValueError(
+                f"count (n, how often a mechanism was released) must add up to at most 2^53 in a "
+                f"ledger, beyond which numbers are not exact, got {min(total, 10**300):.3g}; "
+                f"release less often."
+            )
         kept = self.entries
         if type(kept) is not tuple or len(merged) < len(kept) or not all(map(_plain, kept)):
             kept = tuple((mechanism, count) for mechanism, count in merged.items() if count)
