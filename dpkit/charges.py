@@ -55,7 +55,7 @@ class Charges:
 
     def of(self, group: range) -> Entries:
         """What one group costs."""
-        releases = [self.method.releases(step) for step in group]
+        releases = [tuple(self.method.releases(step)) for step in group]
         return self.sampler.at_step(group.start).charge(releases, self.relation)
 
     @cached_property
@@ -105,7 +105,7 @@ class Charges:
                 )
         assert self._once is not None
         for step in () if self.varies else (self.sampler.steps // 2, self.sampler.steps - 1):
-            same = self.method.releases(step) == self.method.releases(0)
+            same = tuple(self.method.releases(step)) == tuple(self.method.releases(0))
             self._alike(step, same and self.sampler.at_step(step) == self.sampler.at_step(0))
 
     def _alike(self, step: int, same: bool) -> None:

@@ -136,7 +136,8 @@ class _Run:
         for group in plan.sampler.groups():
             if group.start >= plan.steps or not self.looks.before(group.start, self, meter):
                 break
-            releases = [plan.method.releases(step, self.looks.history) for step in group]
+            seen = self.looks.history
+            releases = [tuple(plan.method.releases(step, seen)) for step in group]
             entries = plan.sampler.at_step(group.start).charge(releases, plan.neighbours)
             plan.check(group, entries)
             if meter is not None and not meter.pay(entries):

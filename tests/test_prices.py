@@ -34,6 +34,29 @@ def test_what_comes_before_is_priced_in_whatever_form_it_comes(form):
     assert plan(before=form(TWO)).epsilon() == known.epsilon() > plan().epsilon()
 
 
+@dataclasses.dataclass(frozen=True)
+class Yielding(dp.DPSGD):
+    """A method of one's own whose releases can be read but once."""
+
+    varies = True
+
+    def releases(self, step, history=()):
+        return iter(super().releases(step))
+
+
+def test_releases_and_ledgers_that_are_read_but_once_are_priced():
+    for sampler in (
+        dp.Poisson(0.1, 20),
+        dp.Shuffle(5, 4),
+        dp.Partition(5, 4),
+        dp.FixedSize(5, 50, 20),
+    ):
+        assert plan(Yielding(4.0), sampler).ledger() == plan(sampler=sampler).ledger()
+    assert finished(plan(Yielding(4.0), dp.Shuffle(5, 4)))[-1].epsilon > 0.1
+    best = dp.accountants.BestOfRandom(0.5)
+    assert best.epsilon(iter([plan().ledger()]), 1e-5) == best.epsilon([plan().ledger()], 1e-5) > 0
+
+
 def test_a_list_that_grows_later_changes_nothing():
     before = [TWO[0]]
     held = plan(before=before)

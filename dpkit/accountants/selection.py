@@ -71,7 +71,7 @@ class BestOfRandom:
 
     def epsilon(self, ledgers: Sequence[Ledger], delta: float) -> float:
         """Epsilon of the best of K runs, each by one of the plans with these ledgers."""
-        delta = checked_delta(delta)
+        delta, ledgers = checked_delta(delta), tuple(ledgers)
         if not ledgers:
             raise ValueError("ledgers must hold the price of at least one plan, got none.")
         relations = {ledger.relation for ledger in ledgers}
