@@ -12,6 +12,7 @@ const CONFIG = {
   responsive: false,
   doubleClick: "reset",
   scrollZoom: false,
+  plotGlPixelRatio: globalThis.devicePixelRatio ?? 1, // plotly's default of 2 draws four times as many
 };
 
 // ---- one view -----------------------------------------------------------------------------
