@@ -326,7 +326,8 @@ def repeat(times: int, before: dict[str, object], save: object) -> dict[str, obj
             )  # fmt: skip
             found["runs"] += 1  # type: ignore[operator]
             if done.returncode:
-                flake = {"notebook": path.stem, "said": done.stdout[-1500:]}
+                flake = {"notebook": path.stem, "returned": done.returncode,
+                         "said": done.stdout[-1500:], "errors": done.stderr[-1500:]}  # fmt: skip
                 found["flakes"].append(flake)  # type: ignore[attr-defined]
         found["seconds"].append(time.perf_counter() - started)  # type: ignore[attr-defined]
         save(found)  # type: ignore[operator]
