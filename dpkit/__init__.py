@@ -32,7 +32,7 @@ _HOMES = {
     "accountants": ("GDP", "PLD", "RDP", "ZCDP", "Accountant", "Advanced", "Basic", "Moments"),
     "methods": ("DPSGD", "Freeze", "Method", "NeuralDP", "Select", "TopAgg"),
     "knobs": ("Knob", "knob", "turned"),
-    "plan": ("Plan",),
+    "plan": ("Plan", "round_down", "round_up"),
     "budgets": ("RDPBudget", "RhoBudget"),
     "training": ("Step", "train"),
     "auditing": ("Audit", "audit"),
@@ -94,7 +94,7 @@ if TYPE_CHECKING:
         Release,
     )
     from dpkit.methods import DPSGD, Freeze, Method, NeuralDP, Select, TopAgg  # noqa: F401
-    from dpkit.plan import Plan  # noqa: F401
+    from dpkit.plan import Plan, round_down, round_up  # noqa: F401
     from dpkit.samplers import (  # noqa: F401
         BallsInBins,
         FixedSize,

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from dpkit import accountants, budgets, gradients, mechanisms, methods, samplers, schedules
 from dpkit.plan import Plan
-from dpkit.stored import dumps, loads
+from dpkit.stored import dumps, loads, whole
 from dpkit.training import Step
 from dpkit.votes import VotePlan
 
@@ -156,15 +156,13 @@ class Run:
         return cls(plan=plan_from_json(json.dumps(head["plan"])), **content)
 
     def save(self, path: str | Path) -> Path:
-        """Write the JSON beside the target, then rename: never half a file."""
-        target = Path(path)
-        part = target.with_name(target.name + ".part")
+        """Write the run as JSON; a file that was there is replaced only by a whole one."""
         try:
-            part.write_text(self.to_json())
-            part.replace(target)
+            with whole(path) as part:
+                part.write_text(self.to_json())
         except OSError as error:
-            raise OSError(f"The run could not be written to {target}: {error.strerror}.") from error
-        return target
+            raise OSError(f"The run could not be written to {path}: {error.strerror}.") from error
+        return Path(path)
 
 
 _PLAIN = (

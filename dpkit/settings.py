@@ -194,7 +194,7 @@ class Settings:
         method = ", ".join(
             f"{path}={value!r}"
             for path, _, value in every_knob(plan.method)
-            if value != 0.0 and "." not in path
+            if "." not in path and (value or getattr(type(plan.method), path))
         ) + (f", mask=dp.Freeze({self.frozen!r})" if self.frozen else "")
         method += ", signs=True" if getattr(plan.method, "signs", False) else ""
         sampler = plan.sampler

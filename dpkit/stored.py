@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from dpkit.schedules import tabulated
 
 VERSION = 1
+
+
+@contextmanager
+def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Where to write what then takes the place of a file, all at once: never half a file.
+
+    A device or a folder, which no file may replace, is given as it is.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    part = target.with_name(target.name + ".part")
+    yield part
+    part.replace(target)
 
 
 def dumps(value: Any, classes: Sequence[type], *, kind: str, steps: int = 0) -> str:

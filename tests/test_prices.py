@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import os
 import re
+import threading
 import warnings
 
 import numpy as np
@@ -17,7 +19,9 @@ from dpkit.mechanisms import EpsilonDelta, Ledger, Mechanism, Neighbours, Refuse
 from dpkit.mechanisms.gaussian import gaussian_profile
 from dpkit.samplers import Sampler
 from dpkit.samplers.base import Blocks
+from dpkit.settings import Settings
 from dpkit.spending import price
+from dpkit.stored import whole
 from dpkit.sweeping.composition import Total
 from dpkit.widgets.budget import Budget
 
@@ -351,3 +355,32 @@ def test_a_copied_checkpoint_tells_that_the_plan_may_be_spent_twice(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert list(dp.train(*again, checkpoint=tmp_path / "run")) == []
+
+
+def test_the_python_of_a_run_without_noise_has_none():
+    settings = Settings.from_string("noise=0 data=digits")
+    line = settings.to_python(settings.plan(1437)).splitlines()[2].removeprefix("plan = ")
+    plan = eval(line, {"dp": dp})
+    assert plan.method.noise_multiplier == 0 and plan.epsilon() == math.inf
+
+
+@pytest.mark.parametrize("text", ["0.1", "1e-05", "0.3", "7", "12.3"])
+def test_what_is_printed_reads_back_as_no_less_and_a_short_number_as_itself(text):
+    assert dp.round_up(float(text)) == dp.round_down(float(text)) == text
+    above = math.nextafter(float(text), math.inf)
+    assert float(dp.round_up(above)) >= above and float(dp.round_down(above)) <= above
+
+
+def test_a_device_is_written_through_and_never_replaced(tmp_path):
+    pipe, kept = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: kept.append(pipe.read_text()), daemon=True)
+    reader.start()
+    with whole(pipe) as place:
+        place.write_text("a run")
+    reader.join(10)
+    assert kept == ["a run"] and pipe.is_fifo()
+    with pytest.raises(OSError), whole(tmp_path / "run.json") as place:
+        place.write_text("half")
+        raise OSError
+    assert not (tmp_path / "run.json").exists()

@@ -97,22 +97,23 @@ class CurveAccountant(Accountant):
         """
 
 
-def printed(epsilon: float, digits: int, towards: int) -> str:
-    """An epsilon to so many digits, rounded up if `towards` is 1 and down if it is -1."""
-    return _rounded(epsilon, Decimal(float(epsilon)), digits, towards)
+def printed(number: float, digits: int, towards: int) -> str:
+    """A number to so many digits, rounded up if `towards` is 1 and down if it is -1.
 
-
-def told(number: float, digits: int = 6, towards: int = 1) -> str:
-    """The same for a number that somebody wrote, such as delta: 0.00001 is no more than that."""
-    return _rounded(number, Decimal(repr(float(number))), digits, towards)
-
-
-def _rounded(number: float, exact: Decimal, digits: int, towards: int) -> str:
+    What is rounded are the digits that Python writes: read back they are the number, and 0.1 is
+    no more than that.
+    """
     if not math.isfinite(number) or number == 0:
         return f"{number:g}"
+    exact = Decimal(repr(float(number)))
     unit = Decimal(1).scaleb(exact.adjusted() - digits + 1)
     way = ROUND_CEILING if towards > 0 else ROUND_FLOOR
     return f"{float(exact.quantize(unit, way)):.{max(digits, 6)}g}"
+
+
+def told(number: float, digits: int = 6, towards: int = 1) -> str:
+    """The same for a number that somebody wrote, such as delta: mostly as it was written."""
+    return printed(number, digits, towards)
 
 
 def checked_delta(delta: float) -> float:

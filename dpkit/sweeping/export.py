@@ -17,6 +17,7 @@ from dpkit.knobs import every_knob
 from dpkit.methods import Method
 from dpkit.plan import Plan
 from dpkit.runs import Run, plan_from_json, plan_to_json
+from dpkit.stored import whole
 from dpkit.sweeping.store import FINISHED, Record
 from dpkit.written import written
 
@@ -61,12 +62,11 @@ def to_csv(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
     """Write the table as CSV; columns that a run does not have stay empty."""
     table = rows(records)
     heads = list(dict.fromkeys(name for row in table for name in row))
-    target, part = Path(path), Path(f"{path}.part")
-    with part.open("w", newline="") as file:
+    with whole(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, heads)
         writer.writeheader()
         writer.writerows(table)
-    return part.replace(target)
+    return Path(path)
 
 
 def to_parquet(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
@@ -79,12 +79,13 @@ def to_parquet(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
             f"Parquet needs pandas and pyarrow, but {error.name} is not installed: pip install "
             f"pandas pyarrow, or write CSV."
         ) from None
-    part, table = Path(f"{path}.part"), pandas.DataFrame(rows(records))
+    table = pandas.DataFrame(rows(records))
     for name in table:
         if len({isinstance(value, str) for value in table[name].dropna()}) > 1:
             table[name] = table[name].map(str, na_action="ignore")  # numbers beside a schedule
-    table.to_parquet(part, index=False)
-    return part.replace(Path(path))
+    with whole(path) as part:
+        table.to_parquet(part, index=False)
+    return Path(path)
 
 
 def to_json(
@@ -113,10 +114,10 @@ def to_json(
         found.append(_text([heads.setdefault(_text(head), len(heads)), *own]))
     parts = {"about": settings, "plans": heads, "runs": found}
     text = ",\n".join(f'"{name}": [\n' + ",\n".join(part) + "]" for name, part in parts.items())
-    target, part = Path(path), Path(f"{path}.part")
     head_line = f'{{"dpkit": "runs", "version": {_VERSION}, "made_by": {json.dumps(made_by)}'
-    part.write_text(f"{head_line},\n{text}}}\n")
-    return part.replace(target)
+    with whole(path) as part:
+        part.write_text(f"{head_line},\n{text}}}\n")
+    return Path(path)
 
 
 def from_json(path: str | os.PathLike[str]) -> list[Record]:

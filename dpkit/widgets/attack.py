@@ -7,7 +7,7 @@ import threading
 from dpkit.auditing import FAULTS, Audit, Fault, auditing
 from dpkit.figures import attacks
 from dpkit.methods import DPSGD
-from dpkit.plan import Plan
+from dpkit.plan import Plan, round_down, round_up
 from dpkit.samplers import Poisson
 from dpkit.widgets.controls import Buttons, Choice, Note, Progress
 from dpkit.widgets.lesson import Lesson
@@ -105,7 +105,11 @@ class FindTheBug(Lesson):
         lower = [found.lower for found in self.found]
         claimed = self.plan.epsilon()
         said = (
-            say("proven {proven:.3g}, claimed {claimed:.3g}", proven=lower[-1], claimed=claimed)
+            say(
+                "proven {proven}, claimed {claimed}",
+                proven=round_down(lower[-1]),
+                claimed=round_up(claimed),
+            )
             if lower
             else say("nothing audited yet")
         )

@@ -168,9 +168,9 @@ class ActivationPanel(Lesson):
         self.plots["prices"].show(
             figures.readouts(claimed, true),
             say(
-                "claimed {claimed:.3g}, true {true:.3g}, end to end none",
-                claimed=claimed,
-                true=true,
+                "claimed {claimed}, true {true}, end to end none",
+                claimed=round_up(claimed),
+                true=round_up(true),
             ),
         )
         self._show()
