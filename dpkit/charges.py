@@ -56,7 +56,7 @@ class Charges:
     def of(self, group: range) -> Entries:
         """What one group costs."""
         releases = [tuple(self.method.releases(step)) for step in group]
-        return self.sampler.at_step(group.start).charge(releases, self.relation)
+        return list(self.sampler.at_step(group.start).charge(releases, self.relation))
 
     @cached_property
     def varies(self) -> bool:
@@ -80,7 +80,8 @@ class Charges:
             raise Refused(
                 f"Step {group.start:,} costs other than it was priced at: let `releases` of "
                 f"{type(self.method).__name__} and `charge` of {type(self.sampler).__name__} "
-                f"depend on the step alone, and make the plan anew."
+                f"depend on the step alone, and mechanisms of your own be frozen dataclasses, "
+                f"which equal others of their numbers."
             )
 
     def _priced(self, group: range) -> Entries:

@@ -185,9 +185,19 @@ def plan_hash(plan: Plan) -> str:
     rules = [f.name for f in fields(method) if f.name not in knobs_of(method)]
     how = [_told(getattr(method, name)) for name in rules]
     text = repr((numbers, kinds, how, plan.neighbours.name, plan.before))
-    if not type(method).__module__.startswith("dpkit."):  # its noise need not be a knob
-        text += _told([method.releases(step) for step in range(plan.steps)])
+    releases = [r.mechanism for r in plan.before]
+    if not _ours(method):  # its noise need not be a knob
+        told = [tuple(method.releases(step)) for step in range(plan.steps)]
+        text += _told(told)
+        releases += [r.mechanism for step in told for r in step]
+    if not all(map(_ours, (plan.sampler, plan.accountant, *releases))):
+        text += f"{_told(plan.sampler)} {plan.epsilon():.9g}"  # all that changes the price
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _ours(part: Any) -> bool:
+    """Whether the knobs and the printed form of something say all about it."""
+    return type(part).__module__.startswith("dpkit.")
 
 
 def _told(value: Any) -> str:

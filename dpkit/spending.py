@@ -78,8 +78,10 @@ class Step:
 
 def price(steps: Sequence[Step]) -> list[float]:
     """What was spent up to each of these steps, at once if of one run; they keep what was found."""
-    if len({(step.accountant, step.delta) for step in steps}) != 1:
+    if any((s.accountant, s.delta) != (steps[0].accountant, steps[0].delta) for s in steps):
         return [step.epsilon for step in steps]  # of different runs: each by its own
+    if not steps:
+        return []
     ledgers = [step.ledger for step in steps]
     index = {m: n for n, m in enumerate(dict.fromkeys(m for x in ledgers for m in x.mechanisms))}
     counts = np.zeros((len(steps), len(index)), dtype=np.int64)

@@ -138,7 +138,7 @@ class _Run:
                 break
             seen = self.looks.history
             releases = [tuple(plan.method.releases(step, seen)) for step in group]
-            entries = plan.sampler.at_step(group.start).charge(releases, plan.neighbours)
+            entries = list(plan.sampler.at_step(group.start).charge(releases, plan.neighbours))
             plan.check(group, entries)
             if meter is not None and not meter.pay(entries):
                 break

@@ -1,6 +1,7 @@
 """Prices that must hold: whatever plan, sampler or mechanism is handed in, in whatever form."""
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -15,6 +16,7 @@ from dpkit import cli, schedules
 from dpkit.accountants.base import told
 from dpkit.auditing import leaky
 from dpkit.auditing.bounds import Errors
+from dpkit.checkpoint import plan_hash
 from dpkit.mechanisms import EpsilonDelta, Ledger, Mechanism, Neighbours, Refused, Subsampled
 from dpkit.mechanisms.gaussian import gaussian_profile
 from dpkit.samplers import Sampler
@@ -384,3 +386,134 @@ def test_a_device_is_written_through_and_never_replaced(tmp_path):
         place.write_text("half")
         raise OSError
     assert not (tmp_path / "run.json").exists()
+
+
+@dataclasses.dataclass(frozen=True)
+class Formed(Drawn):
+    """Charges that come as a tuple, or can be read but once, from a sampler that varies."""
+
+    form: type = list
+    rate: float = 1.0
+
+    varies = True
+
+    def charge(self, group, relation):
+        pair = group[0][0].mechanism.pair(relation, None)
+        return self.form([(Subsampled(pair, self.rate) if self.rate < 1 else pair, 1)])
+
+
+@pytest.mark.parametrize("varies", [True, False])
+@pytest.mark.parametrize("form", [list, tuple, iter])
+def test_charges_in_any_form_are_drawn_as_they_were_priced(form, varies, monkeypatch):
+    monkeypatch.setattr(Formed, "varies", varies)
+    formed = plan(sampler=Formed((2, 2), form=form))
+    assert finished(formed)[-1].ledger == formed.ledger() == plan(sampler=Drawn((2, 2))).ledger()
+
+
+def test_a_step_of_the_sampled_records_is_asked_for_as_such():
+    with pytest.raises(Refused, match=r"reads the sampled records, .* and Access\.SAMPLED"):
+        finished(plan(Told(release=dp.Release(dp.Gaussian(4.0), 2))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Once(Moody):
+    """Releases that can be read but once, of a mechanism that prints no number."""
+
+    bare: bool = False
+
+    def releases(self, step, history=()):
+        gaussian = dp.Gaussian(self.mood(step))
+        return iter([dp.Release(Plain(gaussian.noise_multiplier) if self.bare else gaussian)])
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Plain(Mechanism):
+    """A Gaussian that prints nothing of itself."""
+
+    sigma: float
+    symmetric = True
+
+    def __repr__(self):
+        return "Plain"
+
+    def profile(self, epsilon):
+        return gaussian_profile(1 / self.sigma, epsilon)
+
+    def pair(self, relation, sampling=None):
+        return self
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_checkpoint_knows_noise_that_is_told_but_once_or_prints_nothing(bare):
+    quiet, loud = Once(bare=bare), Once(bare=bare)
+    loud.mood.noise = 1.0
+    sampler = Drawn((1, 1, 1))
+    assert plan_hash(plan(quiet, sampler)) == plan_hash(plan(Once(bare=bare), sampler))
+    assert plan_hash(plan(quiet, sampler)) != plan_hash(plan(loud, sampler))
+
+
+def test_a_checkpoint_knows_the_rate_of_ones_own_sampler():
+    rates = [plan_hash(plan(sampler=Formed((1, 1), rate=rate))) for rate in (0.5, 0.1, 0.1)]
+    assert rates[0] != rates[1] == rates[2]
+
+
+class Heir(Plain):
+    """The same with a number that its dataclass does not know."""
+
+    def __init__(self, sigma, factor):
+        super().__init__(sigma)
+        object.__setattr__(self, "factor", factor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blind(Bare):
+    """A dataclass without a field: each equals any other."""
+
+    def __init__(self, sigma):
+        super().__init__(sigma)
+
+
+@dataclasses.dataclass(frozen=True)
+class Following(Plain):
+    """Numbers beside the field that follow from it."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "half", self.sigma / 2)
+
+    @functools.cached_property
+    def mu(self):
+        return 1 / self.sigma
+
+
+class Minded(Bare):
+    """One that says by itself what it equals."""
+
+    def __eq__(self, other):
+        return self.sigma == other.sigma
+
+    def __hash__(self):
+        return hash(self.sigma)
+
+
+@pytest.mark.parametrize(("mechanism", "name"), [(Heir(8.0, 0.1), "factor"), (Blind(8.0), "sigma")])
+def test_a_mechanism_made_from_numbers_that_it_does_not_compare_is_refused(mechanism, name):
+    with pytest.raises(TypeError, match=f"has {name}, .* a frozen dataclass, and {name} a field"):
+        Ledger(((mechanism, 1),))
+
+
+@pytest.mark.parametrize("kind", [Following, Minded, Plain])
+def test_a_mechanism_that_compares_what_it_is_made_from_is_merged(kind):
+    one, two = kind(8.0), kind(8.0)
+    assert getattr(one, "mu", 1) and Ledger(((one, 1), (two, 1))).counts == (2,)
+
+
+class Unhashed(dp.accountants.RDP):
+    """An accountant of one's own that has no hash."""
+
+    __hash__ = None
+
+
+def test_steps_of_an_accountant_without_a_hash_are_priced():
+    steps = finished(plan())
+    mine = [dataclasses.replace(step, accountant=Unhashed()) for step in steps[-2:]]
+    assert price(mine) == [dp.RDP().epsilon(step.ledger, step.delta) for step in steps[-2:]]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import inspect
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dpkit.mechanisms.allocated import AllocatedGaussian
@@ -63,6 +66,7 @@ class Ledger:
                 if not isinstance(mechanism, Mechanism):
                     raise TypeError(f"A ledger holds mechanisms, got {mechanism!r}.")
                 kind = type(mechanism)
+                _check_told_apart(mechanism)
             if not (type(count) is int and count >= 0 or _whole(count)):
                 raise ValueError(
                     f"count (n, how often a mechanism was released) must be a whole number in "
@@ -159,6 +163,27 @@ class Ledger:
         if not isinstance(entries, list):
             raise ValueError("A stored ledger must hold a list of entries.")
         return cls(tuple(_entry(item) for item in entries), Neighbours[relation])
+
+
+def _check_told_apart(mechanism: Mechanism) -> None:
+    """Refuse one made from numbers that it does not compare: one of others would be taken for it.
+
+    What merely follows from its fields may stand beside them.
+    """
+    kind = type(mechanism)
+    if kind.__eq__ is object.__eq__ or kind.__module__.startswith("dpkit."):
+        return
+    known = {field.name for field in dataclasses.fields(mechanism)}
+    given = inspect.signature(kind).parameters.keys() - known
+    for name in getattr(mechanism, "__dict__", {}).keys() - known if given else ():
+        other = copy.copy(mechanism)
+        object.__setattr__(other, name, float("nan"))
+        if other == mechanism and not isinstance(getattr(kind, name, None), cached_property):
+            raise TypeError(
+                f"{kind.__name__} has {name}, which is not compared, so that one of another {name} "
+                f"would be charged as this one: make {kind.__name__} a frozen dataclass, and "
+                f"{name} a field of it."
+            )
 
 
 def _plain(entry: Any) -> bool:

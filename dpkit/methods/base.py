@@ -146,7 +146,7 @@ def check_once(releases: Sequence[Release], *allowed: Access) -> None:
     for release in releases:
         if release.count != 1 or release.access not in allowed:
             raise Refused(
-                f"A step of this method draws each release once and {allowed[-1].value}, got "
+                f"A step of this method draws each release once and {allowed[0].value}, got "
                 f"count {release.count} and access {release.access.name}: what would be charged is "
-                f"not what is drawn; give releases of count 1 and Access.{allowed[-1].name}."
+                f"not what is drawn; give releases of count 1 and Access.{allowed[0].name}."
             )
