@@ -9,6 +9,7 @@ import pytest
 
 from dpkit.widgets import pace, worker
 from dpkit.widgets.controls import Buttons, Note
+from dpkit.widgets.runner import Runner, State
 from dpkit.widgets.worker import Worker
 
 SECONDS = 10.0
@@ -192,3 +193,47 @@ def test_the_time_left_is_by_the_pace_since_the_first_step(bench, monkeypatch):
     assert [pace.duration(s) for s in (0.04, 9.96, 119.0, 150.0)] == [
         "0.0 s", "10 s", "119 s", "2 min"
     ]  # fmt: skip
+
+
+def test_closing_reaches_a_task_that_is_just_beginning(bench, monkeypatch):
+    inside, start = threading.Event(), threading.Thread.start
+    bench.answer = lambda stop: stop.wait(SECONDS) and None
+
+    def slowly(thread):
+        start(thread)
+        if thread._target == bench.worker._do:
+            inside.set()
+            time.sleep(0.2)
+
+    caller = threading.Thread(target=bench.worker.start)
+    monkeypatch.setattr(threading.Thread, "start", slowly)
+    caller.start()
+    assert inside.wait(SECONDS) and bench.worker.close()
+    caller.join(SECONDS)
+    assert not bench.worker.is_alive() and all(stop.is_set() for stop in bench.stops)
+
+
+def test_a_task_has_ended_also_where_its_buttons_cannot_be_told(bench, monkeypatch):
+    disable, told = bench.buttons.disable, []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(str(args.exc_value)))
+
+    def broken(*names):
+        disable(*names)
+        if names == ("stop",):
+            raise RuntimeError("No connection.")
+
+    bench.buttons.disable = broken
+    bench.go.set()
+    assert bench.worker.start() and bench.worker.join(1) and not bench.worker.is_alive()
+    bench.worker._thread.join(SECONDS)
+    assert told == ["No connection."]
+
+
+def test_a_runner_where_no_thread_can_start_has_nothing_on(monkeypatch):
+    runner = Runner(lambda step: None, lambda: None, lambda state, failure: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", lambda thread: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            runner.start(lambda: iter(()))
+    assert not runner.busy and runner.join(1)
+    assert runner.start(lambda: iter(())) and runner.join(SECONDS) and runner.state == State.DONE

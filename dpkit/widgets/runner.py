@@ -57,11 +57,13 @@ class Runner:
         with self._lock:
             if self.busy:
                 return False
-            self._stop, ended = threading.Event(), threading.Event()
-            drive = threading.Thread(target=self._drive, args=(make_steps, ended), daemon=True)
-            self._go.set()
-            self.state, self._ended, self._thread = State.RUNNING, ended, drive
+            stop, ended = threading.Event(), threading.Event()
+            args = make_steps, stop, ended
+            drive = threading.Thread(target=self._drive, args=args, daemon=True)
             drive.start()
+            self._go.set()
+            self._stop, self._ended, self._thread = stop, ended, drive
+            self.state = State.RUNNING
             return True
 
     def pause(self) -> None:
@@ -90,8 +92,16 @@ class Runner:
         """Wait until the present run has ended and that is told; False if the time ran out."""
         return self._thread is threading.current_thread() or self._ended.wait(timeout)
 
-    def _drive(self, make_steps: Callable[[], Iterator[Step]], ended: threading.Event) -> None:
-        end, failure, stop = State.DONE, None, self._stop
+    def _drive(
+        self,
+        make_steps: Callable[[], Iterator[Step]],
+        stop: threading.Event,
+        ended: threading.Event,
+    ) -> None:
+        with self._lock:  # `start` has written down that this run is on
+            if self._stop is not stop:
+                return
+        end, failure = State.DONE, None
         try:
             for step in make_steps():
                 self._on_step(step)

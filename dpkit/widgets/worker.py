@@ -51,8 +51,9 @@ class Worker:
         return True
 
     def stop(self) -> None:
-        """Tell the task to end; it does so when it next asks."""
-        self._stop.set()
+        """Tell the task to end, also one that is just beginning; it does so when it next asks."""
+        with self._lock:
+            self._stop.set()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the task has ended; False if the time ran out."""
@@ -76,5 +77,7 @@ class Worker:
             last = self._task(stop) is True
         finally:
             with self._lock:
-                self._buttons.disable("stop", *self._first[:last])
-                ended.set()
+                try:
+                    self._buttons.disable("stop", *self._first[:last])
+                finally:
+                    ended.set()
