@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple, Self
@@ -58,7 +59,8 @@ class Plan:
     def __post_init__(self) -> None:
         """Check delta, schedules, and that the relation fits method and sampler; charge a group."""
         check_knobs(self)
-        object.__setattr__(self, "before", tuple(self.before))
+        before = tuple(self.before) if isinstance(self.before, Iterable) else (self.before,)
+        object.__setattr__(self, "before", before)
         self._check_kinds()
         for part in (self.sampler, self.method):
             name = "sampler" if part is self.sampler else "method"

@@ -22,7 +22,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     A device or a folder, which no file may replace, is given as it is.
     """
-    target = Path(path)
+    target = Path(path).resolve()  # where a link leads, which stays a link
     if target.exists() and not target.is_file():
         yield target
         return

@@ -382,6 +382,11 @@ def test_a_device_is_written_through_and_never_replaced(tmp_path):
         place.write_text("a run")
     reader.join(10)
     assert kept == ["a run"] and pipe.is_fifo()
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(file)
+    with whole(link) as place:
+        place.write_text("a run")
+    assert link.is_symlink() and file.read_text() == "a run"
     with pytest.raises(OSError), whole(tmp_path / "run.json") as place:
         place.write_text("half")
         raise OSError
@@ -517,3 +522,9 @@ def test_steps_of_an_accountant_without_a_hash_are_priced():
     steps = finished(plan())
     mine = [dataclasses.replace(step, accountant=Unhashed()) for step in steps[-2:]]
     assert price(mine) == [dp.RDP().epsilon(step.ledger, step.delta) for step in steps[-2:]]
+
+
+def test_what_comes_before_may_stand_alone_and_is_refused_in_words():
+    assert plan(before=TWO[0]).epsilon() == plan(before=TWO[:1]).epsilon()
+    with pytest.raises(TypeError, match="before must be such as"):
+        plan(before=None)
