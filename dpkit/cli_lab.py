@@ -11,8 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+
+_GRACE = 15.0
+"""Seconds that a server has to end by itself, its kernels too."""
 
 _OPEN = (
     "Nobody is asked for a password: whoever reaches this address can use the panels, and each"
@@ -93,11 +97,19 @@ def _lecture(options: argparse.Namespace) -> int:
 def _serve(command: list[str], env: Mapping[str, str]) -> int:
     """Run a server until it ends; who ends this command ends the server, never one alone."""
     with subprocess.Popen(command, env=env) as server:
+
+        def end(*_: object) -> None:
+            server.terminate()
+            # JupyterLab may wait for ever for a thread of its own.
+            last = threading.Timer(_GRACE, server.kill)
+            last.daemon = True
+            last.start()
+
         # Ctrl-C reaches the server from the terminal too, which asks and saves before it ends.
         held = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
         for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
             if number := getattr(signal, name, None):
-                held[number] = signal.signal(number, lambda *_: server.terminate())
+                held[number] = signal.signal(number, end)
         try:
             return server.wait()
         finally:

@@ -171,10 +171,14 @@ def test_lab_asks_nobody_about_news(monkeypatch):
     assert told["paths"][1:] == ["of-the-reader"] and not Path(told["paths"][0]).exists()
 
 
-def test_who_ends_the_command_ends_its_server(tmp_path):
-    server = "import time; print(1, flush=True); time.sleep(60)"
-    code = "import os, sys; from dpkit.cli_lab import _serve; print(os.getpid(), flush=True); "
-    code += f"sys.exit(_serve([sys.executable, '-c', {server!r}], os.environ) != -15)"
+@pytest.mark.parametrize(("deaf", "end"), [(False, -15), (True, -9)])
+def test_who_ends_the_command_ends_its_server(deaf, end):
+    server = "import signal, time; "
+    server += "signal.signal(signal.SIGTERM, signal.SIG_IGN); " * deaf
+    server += "print(1, flush=True); time.sleep(60)"
+    code = "import os, sys; from dpkit import cli_lab; cli_lab._GRACE = 0.5; "
+    code += "print(os.getpid(), flush=True); "
+    code += f"sys.exit(cli_lab._serve([sys.executable, '-c', {server!r}], os.environ) != {end})"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as lab:
         assert lab.stdout.readline() and lab.stdout.readline() == "1\n"

@@ -134,7 +134,15 @@ def test_a_task_waits_for_itself_never_and_begins_no_second(bench):
     assert found == [True, False, True, False] and len(bench.stops) == 1
 
 
-def test_an_interrupted_wait_does_not_take_the_task_for_ended(bench):
+@pytest.fixture
+def interruptible():
+    """Python's own answer to Ctrl-C, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_wait_does_not_take_the_task_for_ended(bench, interruptible):
     assert bench.worker.start() and bench.begun.acquire(timeout=SECONDS)
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):

@@ -87,7 +87,7 @@ def accountants(
     layout = layout_of(say(x_title), "ε", x=_axis(x_range, log), y=_axis(y_range, log))
     layout |= {"showlegend": True, "margin": {"l": 48, "r": 12, "t": 24, "b": 36}}
     if beyond:
-        words = say("↑ above the plot, at the end: ") + ", ".join(beyond)
+        words = say("↑ above the plot: ") + ", ".join(beyond)
         note = note_at(1, 1.01, words, "right", "bottom", yref="paper") | {"xref": "paper"}
         layout["annotations"] = [note]
     return {"data": drawn, "layout": layout}
