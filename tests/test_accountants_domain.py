@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dpkit as dp
-from dpkit.accountants import GDP, PLD, RDP, ZCDP, Advanced, Basic, Moments, sandwich
+from dpkit.accountants import GDP, PLD, RDP, ZCDP, Advanced, Basic, Moments, composition, sandwich
 from dpkit.mechanisms import (
     EpsilonDelta,
     FixedSizeSampling,
@@ -214,3 +214,49 @@ def test_next_to_no_noise_has_a_bound_or_none_but_no_crash(sampler, sigma):
     bounds = dp.Plan(dp.DPSGD(sigma), sampler, 1e-5).bounds()
     assert 0 <= bounds.lower <= bounds.estimate <= bounds.upper
     assert bounds.estimate > 1e5
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_direction_that_is_not_asked_costs_less(seed, monkeypatch):
+    """Of two directions that are priced by grids the larger is the price, above and below."""
+    random = np.random.default_rng(seed)
+    noises, rates = random.uniform(0.15, 0.5, 2), random.uniform(0.02, 0.9, 2)
+    pairs = [SubsampledGaussian(*at) for at in zip(rates, noises, strict=True)]
+    pairs[seed % 2] = pairs[seed % 2].reverse if seed % 3 else pairs[seed % 2]
+    mechanisms, counts = tuple(pairs), tuple(int(n) for n in random.integers(1, 5, 2))
+    backward, asked = tuple(m.reverse for m in mechanisms), []
+    for side, rest in ((sandwich.upper, ()), (sandwich.lower, (math.inf,))):
+        both = [side(way, counts, 1e-5, *rest) for way in (mechanisms, backward)]
+
+        def watched(way, *given, side=side):
+            asked.append(way)
+            return side(way, *given)
+
+        found = sandwich.worse(watched, [mechanisms, backward], counts, 1e-5, *rest)
+        assert found == max(both), (found, both)
+        for way, value in zip((mechanisms, backward), both, strict=True):
+            assert value <= sandwich.added(way, counts, 1e-5)[0]
+    assert 2 <= len(asked) <= 4
+
+
+def test_what_adds_up_is_infinite_where_a_loss_may_be():
+    pair = EpsilonDelta(0.5, 1e-9)
+    assert sandwich.added([pair], [10], 1e-5) == (math.inf, math.inf)
+    assert sandwich.added([EpsilonDelta(0.5)], [10], 1e-5) == pytest.approx((5.0, 5.0), rel=1e-3)
+
+
+def test_a_curve_at_next_to_no_noise_lays_no_grids_of_a_million_cells(monkeypatch):
+    """It once took 40 seconds: for the direction that is the smaller one at every step."""
+    cells, above = [], sandwich.grids.above
+
+    def counted(mechanism, step, low, high):
+        cells.append(low + high)
+        return above(mechanism, step, low, high)
+
+    monkeypatch.setattr(sandwich.grids, "above", counted)
+    pair = SubsampledGaussian(0.089, 0.2)
+    curve = PLD().curve([pair], np.arange(1, 113, 8)[:, None], 1e-5)
+    assert np.all(np.diff(curve) > 0) and max(cells) < 10_000, max(cells)
+    basic = composition.at_least([pair], [40], 1e-5)
+    ledger = Ledger.of([(pair, 40)], Neighbours.ADD_REMOVE)
+    assert 0.99 * Basic().epsilon(ledger, 1e-5) < basic < Basic().epsilon(ledger, 1e-5)

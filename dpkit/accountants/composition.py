@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import numpy as np
 from dpkit.accountants import closed
 from dpkit.accountants.base import Accountant, checked_delta, checked_epsilon
 from dpkit.mechanisms import Ledger, Mechanism
+from dpkit.mechanisms.grid import reach
 
 _BEYOND = 1 + 1e-9, 1e-14
 """How far beyond the largest atom a pure mechanism is seen to have nothing left: times, plus."""
@@ -90,6 +92,18 @@ def _parts(ledger: Ledger, delta: float) -> list[tuple[float, int]]:
         else:
             parts.append((_epsilon(mechanism, delta / needing), count))
     return parts
+
+
+def at_least(mechanisms: Sequence[Mechanism], counts: Sequence[int], delta: float) -> float:
+    """Less than the sum of the epsilons by some thousandths, in a tenth of the time."""
+    pure = [_is_pure(mechanism) for mechanism in mechanisms]
+    needing = sum(count for count, free in zip(counts, pure, strict=True) if not free)
+    total = 0.0
+    for mechanism, count, free in zip(mechanisms, counts, pure, strict=True):
+        share = 0.0 if free else delta / needing
+        ends = [reach(side, share) for side in (mechanism.profile, mechanism.reverse_profile)]
+        total += count * max(ends)
+    return 0.995 * total
 
 
 @functools.lru_cache(maxsize=4096)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,26 @@ def laid_out(
     return Layout(saddle if tilt is None else tilt, step, cells)
 
 
+def added(mechanisms: Pairs, counts: Counts, delta: float) -> tuple[float, float]:
+    """More than epsilon of the two directions: every loss where 1e-6 of delta is left of all.
+
+    As the epsilons of a composition add up in each direction by itself.
+    """
+    tail = 1e-6 * delta / sum(counts)
+    ahead = back = 0.0
+    for mechanism, count in zip(mechanisms, counts, strict=True):
+        left, right = _span(mechanism, tail)
+        ahead += count * _checked(mechanism.profile, right, tail)
+        back += count * _checked(mechanism.reverse_profile, left, tail)
+    return ahead, back
+
+
+def _checked(profile: Callable[[np.ndarray], np.ndarray], end: float, tail: float) -> float:
+    """An end of a loss, with room for rounding; infinite if more than the tail lies beyond it."""
+    at = end * (1 + 1e-9)
+    return at if at < math.inf and float(profile(np.array([at]))[0]) <= tail else math.inf
+
+
 def _saddle(
     mechanisms: Pairs, counts: Counts, spans: Sequence[tuple[float, float]], delta: float
 ) -> tuple[float, float, float]:
@@ -82,6 +103,7 @@ def _saddle(
     return float(tilts[best]), max(float(bound[best]), 0.0), math.sqrt(variance[best])
 
 
+@functools.lru_cache(maxsize=4096)
 def _span(mechanism: Mechanism, tail: float) -> tuple[float, float]:
     """How far the loss reaches to the left and to the right, but for this tail."""
     return grids.reach(mechanism.reverse_profile, tail), grids.reach(mechanism.profile, tail)

@@ -251,10 +251,11 @@ def _upper(
     row = np.array([counts], dtype=np.int64)
     mechanisms = tuple(map(_whole, mechanisms))  # costs no less
     found = {
-        "sandwich": max(sandwich.upper(side, counts, delta) for side in _directions(mechanisms)),
+        "sandwich": sandwich.worse(sandwich.upper, _directions(mechanisms), counts, delta),
         "RDP": float(rdp.RDP().curve(mechanisms, row, delta)[0]),
-        "basic composition": float(composition.Basic().curve(mechanisms, row, delta)[0]),
     }
+    if composition.at_least(mechanisms, counts, delta) < min(found.values()):
+        found["basic composition"] = float(composition.Basic().curve(mechanisms, row, delta)[0])
     method = min(found, key=lambda name: found[name])
     return found[method], method
 
@@ -276,8 +277,7 @@ def _lower(
         delta = delta * math.exp(-share)
         found = _lower(whole, counts, delta, math.inf) + share if delta < 1.0 else 0.0
         return min(max(found, 0.0), upper)
-    lower = max(sandwich.lower(side, counts, delta, upper) for side in _directions(mechanisms))
-    return min(lower, upper)
+    return min(sandwich.worse(sandwich.lower, _directions(mechanisms), counts, delta, upper), upper)
 
 
 def _deltas(

@@ -8,11 +8,13 @@ are transformed: rounding then stays relative to the tail that is asked for, how
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from dpkit.accountants.layout import MOST, Counts, Layout, Pairs, laid_out
+from dpkit.accountants.layout import MOST, Counts, Layout, Pairs, added, laid_out
 from dpkit.later import fft
 from dpkit.mechanisms import grid as grids
 from dpkit.mechanisms import tangents
@@ -95,6 +97,26 @@ class Composed:
         if high - low > _OVERFLOWS:
             return high if self.upper else low
         return low + math.log1p(share * math.expm1(high - low))
+
+
+def worse(
+    side: Callable[..., float],
+    directions: Sequence[Pairs],
+    counts: Counts,
+    delta: float,
+    *more: Any,
+) -> float:
+    """The larger `upper` or `lower` of the directions; none is asked whose losses add up to less.
+
+    Its grid may want a million cells, for an answer that nobody hears.
+    """
+    most = added(directions[0], counts, delta)
+    order = sorted(range(len(directions)), key=lambda i: -most[i])
+    found = side(directions[order[0]], counts, delta, *more)
+    for i in order[1:]:
+        if most[i] > found:
+            found = max(found, side(directions[i], counts, delta, *more))
+    return found
 
 
 def upper(mechanisms: Pairs, counts: Counts, delta: float) -> float:

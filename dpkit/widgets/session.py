@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MOST_RUNS = 6
 """Runs kept for comparison; the oldest leaves first."""
 CURVE_POINTS, FEW_POINTS = 120, 16
+_LOUD = 0.3  # of a noise below this each point takes milliseconds
 _SHARE, _LONGEST = 32, 0.6
 _BETWEEN = 16
 
@@ -85,10 +86,11 @@ class Session:
     def replan(self, settings: Settings) -> Plan:
         """Price the settings; on an error the plan in force stays."""
         plan = settings.plan(self.data.num_examples)
-        # Subsets of fixed size have no fast path yet: their curve has fewer points.
-        few = isinstance(plan.sampler, FixedSize)
-        self.plan, self.planned = plan, plan.curve(FEW_POINTS if few else CURVE_POINTS)
         ledger = plan.ledger()
+        # Subsets of fixed size, and next to no noise, have no fast path: fewer points of a curve.
+        noises = [getattr(m, "noise_multiplier", 1.0) for m in ledger.mechanisms]
+        few = isinstance(plan.sampler, FixedSize) or min(noises, default=1.0) < _LOUD
+        self.plan, self.planned = plan, plan.curve(FEW_POINTS if few else CURVE_POINTS)
         banded = plan.accountant == PLD() and any(m.band for m in ledger.mechanisms)
         self.least = PLD().below(ledger, plan.delta) if banded else None
         return plan
