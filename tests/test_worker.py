@@ -245,3 +245,28 @@ def test_a_runner_where_no_thread_can_start_has_nothing_on(monkeypatch):
             runner.start(lambda: iter(()))
     assert not runner.busy and runner.join(1)
     assert runner.start(lambda: iter(())) and runner.join(SECONDS) and runner.state == State.DONE
+
+
+def test_a_start_that_gives_up_says_so_until_one_begins(bench, monkeypatch):
+    monkeypatch.setattr(worker, "_PATIENCE", 0.05)
+    assert bench.worker.start() and bench.begun.acquire(timeout=SECONDS)
+    bench.buttons.click("stop")
+    assert not bench.worker.start()
+    assert bench.trouble.kind == "warning" and "still ending" in bench.trouble.text
+    bench.go.set()
+    assert bench.worker.join(SECONDS) and bench.worker.start() and bench.trouble.text == ""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt("now")])
+def test_what_would_end_python_ends_a_run_and_is_told(error):
+    def steps():
+        raise error
+        yield
+
+    ends = []
+    runner = Runner(lambda step: None, lambda: None, lambda *end: ends.append(end))
+    assert runner.start(steps) and runner.join(SECONDS) and not runner.busy
+    (state, told), = ends  # fmt: skip
+    assert state is State.FAILED and isinstance(told, RuntimeError)
+    assert type(error).__name__ in str(told)
+    assert runner.start(lambda: iter(())) and runner.join(SECONDS) and runner.state is State.DONE

@@ -111,8 +111,11 @@ class Runner:
                 if stop.is_set():
                     end = State.STOPPED if step.step < step.steps else State.DONE
                     break
-        except Exception as error:
-            end, failure = State.FAILED, error
+        except (
+            BaseException
+        ) as error:  # a model may raise SystemExit: it ends the run, not the panel
+            told = RuntimeError(f"{type(error).__name__}: {error}")
+            end, failure = State.FAILED, error if isinstance(error, Exception) else told
         with self._lock:
             self.state = end
         try:

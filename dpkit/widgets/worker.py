@@ -8,8 +8,10 @@ from threading import Event
 
 from dpkit.widgets.controls import Buttons, Note, guarded
 from dpkit.widgets.pace import Pace
+from dpkit.words import marked, say
 
 _PATIENCE = 10.0  # seconds that a task which was stopped is waited for
+_ENDING = marked("What was stopped is still ending; start again in a moment.")
 
 
 class Worker:
@@ -27,6 +29,7 @@ class Worker:
     def __init__(self, task: Callable[[Event], object], buttons: Buttons, trouble: Note) -> None:
         """Listen to the buttons, one of which is "stop"; nothing runs until the first is used."""
         self._task, self._buttons, self._first = guarded(trouble)(task), buttons, buttons.actions[0]
+        self._trouble = trouble
         self._lock, self._stop, self._ended, self.pace = threading.Lock(), Event(), Event(), Pace()
         self._ended.set()  # asked instead of the thread, which an interrupted join takes for dead
         self._thread: threading.Thread | None = None
@@ -38,11 +41,13 @@ class Worker:
 
     def start(self) -> bool:
         """Begin the task; False if one is on."""
-        if self._stop.is_set():
-            self.join(_PATIENCE)
+        if self._stop.is_set() and not self.join(_PATIENCE):
+            self._trouble.show(say(_ENDING), "warning")
         with self._lock:
             if self.is_alive():
                 return False
+            if self._trouble.text == say(_ENDING):
+                self._trouble.clear()
             stop, ended = Event(), Event()
             thread = threading.Thread(target=self._do, args=(stop, ended), daemon=True)
             thread.start()
