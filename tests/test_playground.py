@@ -54,6 +54,16 @@ def test_the_spent_curve_bends_however_seldom_it_is_drawn(panel):
     assert np.allclose(run.spent, curve, rtol=1e-9)
 
 
+def test_next_to_no_noise_is_planned_at_fewer_steps(panel):
+    """Each of them takes milliseconds there; the end is the plan's price all the same."""
+    turn(panel, "epochs", 40)
+    points = len(panel.session.planned.epsilon)
+    turn(panel, "method.noise_multiplier", 0.2)
+    few = panel.session.planned.epsilon
+    assert 100 <= points and len(few) <= 16 and few[-1] == panel.plan.epsilon()
+    panel.check()
+
+
 def test_the_plan_follows_every_control_before_anything_runs(panel):
     before = panel.plan.epsilon()
     shown = panel.face.readout.text

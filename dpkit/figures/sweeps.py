@@ -17,6 +17,7 @@ from dpkit.words import say
 
 CONFIDENCE = 0.95
 _MOST_TICKS = 10
+_MOST_DRAWN = 500  # more dots than these are quicker by WebGL
 PROMISE = ("data", "records", "relation", "unit", "delta")
 """What an epsilon is worth depends on these."""
 SCALE = [[0.0, "#440154"], [0.25, "#3b528b"], [0.5, "#21918c"], [0.75, "#5ec962"], [1.0, "#fde725"]]
@@ -194,6 +195,7 @@ def plane(
         if point.key == chosen:
             data.append({
                 "type": "scatter", "mode": "markers", "name": say("selected"), "hoverinfo": "skip",
+                "meta": "marks",
                 "x": [point.epsilon], "y": [100 * point.accuracy],
                 "marker": {"size": 17, "symbol": "circle-open", "color": COLOURS[1],
                            "line": {"width": 3}},
@@ -263,7 +265,7 @@ def _dots(cloud: Cloud, colour: str, label: str) -> Figure:
             "colorbar": bar,
         }  # fmt: skip
     return {
-        "type": "scattergl" if len(cloud) > 1000 else "scatter", "mode": "markers",
+        "type": "scattergl" if len(cloud) > _MOST_DRAWN else "scatter", "mode": "markers",
         "name": say("runs"), "meta": "choices",
         "x": cloud.epsilon, "y": 100 * cloud.accuracy, "marker": marker, "text": text,
         "customdata": cloud.priced, "hovertemplate": say("%{y:.1f}% at ε %{customdata}")

@@ -84,9 +84,10 @@ function frame() {
 }
 
 // what can be seen comes first, then what was drawn least recently: what a person turns comes
-// before what streams
+// before what streams; what was still for a while comes in the order in which it was asked for
 function next() {
-  const ranks = PAGE.queue.map((view) => [view.hidden(), view.last]);
+  const still = performance.now() - STILL_MS;
+  const ranks = PAGE.queue.map((view) => [view.hidden(), Math.max(view.last, still)]);
   let best = 0;
   ranks.forEach(([hidden, last], i) => {
     const [least, oldest] = ranks[best];

@@ -7,12 +7,33 @@ const ARRAYS = {
 
 // ---- the figure: bytes to arrays, theme under the caller's layout -------------------------
 
-function revived(value) {
-  if (Array.isArray(value)) return value.map(revived);
+// an array that came again as it was keeps its old object: by that plotly knows that nothing of
+// it has to be drawn anew. Objects are made afresh, for plotly writes into them
+function revived(value, was, had) {
   if (value === null || typeof value !== "object") return value;
-  if ("list" in value && Object.keys(value).length === 1) return value.list;
-  if ("bytes" in value && "dtype" in value) return numbers(value);
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revived(item)]));
+  const listed = "list" in value && Object.keys(value).length === 1;
+  const packed = "bytes" in value && "dtype" in value;
+  if (listed || packed || (Array.isArray(value) && value.every((v) => Object(v) !== v))) {
+    if (had !== undefined && same(value, was)) return had;
+    return listed ? value.list : packed ? numbers(value) : value;
+  }
+  if (Array.isArray(value)) return value.map((item, i) => revived(item, was?.[i], had?.[i]));
+  const pairs = Object.entries(value);
+  return Object.fromEntries(pairs.map(([k, item]) => [k, revived(item, was?.[k], had?.[k])]));
+}
+
+function same(one, other) {
+  if (one === other) return true;
+  if (!one || !other || typeof one !== "object" || typeof other !== "object") return false;
+  if (ArrayBuffer.isView(one)) return one.byteLength === other.byteLength && bytewise(one, other);
+  const keys = Object.keys(one);
+  return Array.isArray(one) === Array.isArray(other) && keys.length === Object.keys(other).length
+    && keys.every((key) => key in other && same(one[key], other[key]));
+}
+
+function bytewise(...views) {
+  const [one, other] = views.map((v) => new Uint8Array(v.buffer, v.byteOffset, v.byteLength));
+  return one.every((byte, i) => byte === other[i]);
 }
 
 function numbers({ dtype, shape, bytes }) {
@@ -62,7 +83,7 @@ function dressed(figure, look, width, height) {
     hoverlabel: {
       bgcolor: look.surface, bordercolor: look.line, font: { color: look.ink, size: 12 },
     },
-    modebar: { remove: ["sendChartToCloud"] },
+    modebar: { remove: "sendChartToCloud" }, // a new list would let plotly begin from nothing
   };
   const empty = !marked(figure); // its axes would end at numbers that nobody chose
   for (const key of ["xaxis", "yaxis", ...Object.keys(figure.layout)]) {
@@ -90,6 +111,26 @@ function lit(value, ink, key = "") {
   }
   if (!value || Object.getPrototypeOf(value) !== Object.prototype) return value;
   return Object.fromEntries(Object.entries(value).map(([k, item]) => [k, lit(item, ink, k)]));
+}
+
+// dots of a trace whose meta is "marks" lie over the plot as rings of fixed size: when they move,
+// what they lie over is not drawn again
+function ringed({ data, layout }) {
+  const rings = data.filter((t) => t.meta === "marks" && t.visible !== false);
+  if (!data.some((t) => t.meta === "marks")) return { data, layout };
+  const shapes = rings.flatMap(({ x, y, marker }) => Array.from(x, (at, i) => ring(at, y[i], marker)));
+  const rest = data.filter((t) => t.meta !== "marks");
+  return { data: rest, layout: { ...layout, shapes: [...(layout.shapes ?? []), ...shapes] } };
+}
+
+// four arcs: of plotly's own circle a log axis cuts off what is left of its middle
+function ring(x, y, { size, color, line }) {
+  const r = size / 2;
+  const k = 0.5523 * r;
+  const path = `M${r},0C${r},${k},${k},${r},0,${r}C${-k},${r},${-r},${k},${-r},0`
+    + `C${-r},${-k},${-k},${-r},0,${-r}C${k},${-r},${r},${-k},${r},0Z`;
+  const placed = { xsizemode: "pixel", ysizemode: "pixel", xanchor: x, yanchor: y };
+  return { type: "path", path, ...placed, line: { color, width: line?.width ?? 2 } };
 }
 
 // nothing to see and nothing said: axes alone

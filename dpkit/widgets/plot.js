@@ -169,7 +169,10 @@ class View {
     }
     const state = this.model.get("_state");
     if (state.revision !== this.revision) {
-      this.figure = { data: revived(state.data), layout: revived(state.layout) };
+      // arrays of the layout are always new: plotly writes into its ranges
+      const data = revived(state.data, this.wire, this.figure?.data);
+      this.figure = { data, layout: revived(state.layout) };
+      this.wire = state.data;
     }
     try {
       if (state.revision !== this.revision) {
@@ -182,7 +185,7 @@ class View {
       const height = this.model.get("height") - this.legend.offsetHeight;
       const uirevision = `view ${this.fresh}`;
       const asked = merged(this.figure.layout, { ...this.held, uirevision });
-      const figure = { data: this.shown(), layout: asked };
+      const figure = ringed({ data: this.shown(), layout: asked });
       const { data, layout } = dressed(figure, look, this.width, height);
       this.fitted(data, layout).then(
         () => this.finished(state, look), (error) => this.failed(error));

@@ -69,7 +69,8 @@ class LivePlot(Part):
     - a page draws only the latest figure, however fast they come.
 
     A trace whose `meta` is "handles" has dots that are dragged up and down, one of "choices" has
-    dots that are clicked; `on_point` tells.
+    dots that are clicked; `on_point` tells. The dots of one of "marks" are rings over all others,
+    which move without these being drawn again.
 
     `figure` is `{"data": [...], "layout": {...}}` in Plotly's JSON; numpy arrays may stand for
     lists, NaN leaves a gap. `summary` says in words what the plot shows, for screen readers.

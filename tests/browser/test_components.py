@@ -143,6 +143,56 @@ def test_reload_in_mid_stream_ends_with_the_last_figure(lab, browser):
         notebook.assert_clean()
 
 
+RINGED = """
+def ringed(place, lift=0.0):
+    x, y = np.linspace(0.1, 10, 100), np.linspace(5, 50, 100) % 7
+    y[40] += lift
+    dots = dict(type="scatter", mode="markers", x=x, y=y, meta="choices", name="runs")
+    ring = dict(type="scatter", mode="markers", x=[x[place]], y=[y[place]], meta="marks",
+                name="selected", marker=dict(size=17, color="#D55E00", line=dict(width=3)))
+    axes = dict(xaxis=dict(type="log", range=[-1.1, 1.1]), yaxis=dict(range=[-1, 15]))
+    return {"data": [dots, ring], "layout": axes}
+
+rings = LivePlot.of(ringed(3), "Rings")
+board = Board([rings])
+board
+"""
+RING = """place => {
+    const plot = document.querySelector('.js-plotly-plot');
+    const middle = (el) => { const b = el.getBoundingClientRect();
+        return [b.left + b.width / 2, b.top + b.height / 2] };
+    const dots = [...plot.querySelectorAll('.scatterlayer .point')], at = dots.map(middle);
+    const rings = [...plot.querySelectorAll('.shapelayer path')].map(middle);
+    const same = dots.length === window.__dots?.length && dots.every((d, i) => d === __dots[i]);
+    const kept = plot.calcdata === window.__calculated && same;
+    [window.__dots, window.__calculated] = [dots, plot.calcdata];
+    const far = rings.map((r) => Math.hypot(r[0] - at[place][0], r[1] - at[place][1]));
+    return {rings: rings.length, far, kept, y: Array.from(plot._fullData[0].y)[40]} }"""
+
+
+def test_a_ring_moves_alone_and_a_dot_that_moves_is_drawn(lab, browser):
+    with lab.open(browser, [START, RINGED]) as notebook:
+        notebook.run_all()
+        notebook.page.wait_for_selector("[data-drawn='1']")
+
+        def after(place, lift, drawn):
+            notebook.kernel(f"rings.show(ringed({place}, {lift}))")
+            notebook.page.wait_for_selector(f"[data-drawn='{drawn}']")
+            found = notebook.page.evaluate(RING, place)
+            assert found["rings"] == 1 and found["far"][0] < 1, found
+            return found["kept"], round(found["y"] - at_first, 6)
+
+        notebook.page.evaluate(RING, 3)
+        at_first = notebook.page.evaluate(RING, 3)["y"]
+        assert after(70, 0.0, 2) == (True, 0.0), "the dots were built again for a ring"
+        assert after(70, 1.5, 3) == (False, 1.5), "a dot moved and the picture did not"
+        assert after(40, 1.5, 4) == (True, 1.5)
+        assert after(40, 2.5, 5)[1] == 2.5
+        notebook.page.get_by_role("button", name="selected").click()
+        notebook.page.wait_for_function("() => !document.querySelector('.shapelayer path')")
+        notebook.assert_clean()
+
+
 def test_an_update_that_the_page_missed_is_sent_again(lab, browser):
     lose = """
 real = plot.comm.send, note.comm.send
