@@ -26,7 +26,7 @@ def _script() -> str:
 
     parts = [(_HERE / "page.js").read_text("utf-8")]
     parts += [closed("CONTROLS", "numbers.js", "controls.js")]
-    parts += [closed("PLOT", "figure.js", "drawing.js", "tools.js", "plot.js")]
+    parts += [closed("PLOT", "arrays.js", "figure.js", "drawing.js", "tools.js", "plot.js")]
     return "\n".join([*parts, (_HERE / "board.js").read_text("utf-8")])
 
 

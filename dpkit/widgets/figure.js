@@ -1,60 +1,13 @@
-// From the figure that was sent to the figure that is drawn: bytes, theme, legend entries.
+// From the figure that was sent to the figure that is drawn: theme, rings, legend entries.
 
-const ARRAYS = {
-  f4: Float32Array, f8: Float64Array, i1: Int8Array, i2: Int16Array, i4: Int32Array,
-  u1: Uint8Array, u2: Uint16Array, u4: Uint32Array,
-};
-
-// ---- the figure: bytes to arrays, theme under the caller's layout -------------------------
-
-// an array that came again as it was keeps its old object: by that plotly knows that nothing of
-// it has to be drawn anew. Objects are made afresh, for plotly writes into them
-function revived(value, was, had) {
-  if (value === null || typeof value !== "object") return value;
-  const listed = "list" in value && Object.keys(value).length === 1;
-  const packed = "bytes" in value && "dtype" in value;
-  if (listed || packed || (Array.isArray(value) && value.every((v) => Object(v) !== v))) {
-    if (had !== undefined && same(value, was)) return had;
-    return listed ? value.list : packed ? numbers(value) : value;
-  }
-  if (Array.isArray(value)) return value.map((item, i) => revived(item, was?.[i], had?.[i]));
-  const pairs = Object.entries(value);
-  return Object.fromEntries(pairs.map(([k, item]) => [k, revived(item, was?.[k], had?.[k])]));
-}
-
-function same(one, other) {
-  if (one === other) return true;
-  if (!one || !other || typeof one !== "object" || typeof other !== "object") return false;
-  if (ArrayBuffer.isView(one)) return one.byteLength === other.byteLength && bytewise(one, other);
-  const keys = Object.keys(one);
-  return Array.isArray(one) === Array.isArray(other) && keys.length === Object.keys(other).length
-    && keys.every((key) => key in other && same(one[key], other[key]));
-}
-
-function bytewise(...views) {
-  const [one, other] = views.map((v) => new Uint8Array(v.buffer, v.byteOffset, v.byteLength));
-  return one.every((byte, i) => byte === other[i]);
-}
-
-function numbers({ dtype, shape, bytes }) {
-  const flat = new ARRAYS[dtype](
-    bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength),
-  );
-  return nested(flat, shape);
-}
-
-function nested(flat, shape) {
-  if (shape.length < 2) return flat;
-  const [rows, ...rest] = shape;
-  const size = flat.length / rows;
-  return Array.from({ length: rows }, (_, row) =>
-    nested(flat.subarray(row * size, (row + 1) * size), rest),
-  );
-}
+// ---- the theme under the caller's layout ---------------------------------------------------
 
 function merged(under, over) {
   const plain = (x) => x && typeof x === "object" && Object.getPrototypeOf(x) === Object.prototype;
-  if (!plain(under) || !plain(over)) return over === undefined ? under : over;
+  if (!plain(under) || !plain(over)) {
+    const kept = over === undefined ? under : over;
+    return Array.isArray(kept) ? [...kept] : kept; // plotly writes into ranges
+  }
   const out = { ...under };
   for (const key of Object.keys(over)) out[key] = merged(under[key], over[key]);
   return out;
@@ -116,11 +69,19 @@ function lit(value, ink, key = "") {
 // dots of a trace whose meta is "marks" lie over the plot as rings of fixed size: when they move,
 // what they lie over is not drawn again
 function ringed({ data, layout }) {
-  const rings = data.filter((t) => t.meta === "marks" && t.visible !== false);
-  if (!data.some((t) => t.meta === "marks")) return { data, layout };
-  const shapes = rings.flatMap(({ x, y, marker }) => Array.from(x, (at, i) => ring(at, y[i], marker)));
-  const rest = data.filter((t) => t.meta !== "marks");
+  const rings = data.filter(ringlike);
+  if (!rings.length) return { data, layout };
+  const shapes = rings.filter((t) => t.visible !== false).flatMap(({ x, y, marker }) =>
+    Array.from(x, (at, i) => [at, y[i]]).filter((at) => at.every(Number.isFinite))
+      .map(([at, height]) => ring(at, height, marker)));
+  const rest = data.filter((t) => !ringlike(t));
   return { data: rest, layout: { ...layout, shapes: [...(layout.shapes ?? []), ...shapes] } };
+}
+
+// all else stays dots
+function ringlike({ meta, x, y, marker, xaxis, yaxis }) {
+  return meta === "marks" && x && y && x.length === y.length && !xaxis && !yaxis
+    && typeof marker?.size === "number" && typeof marker.color === "string";
 }
 
 // four arcs: of plotly's own circle a log axis cuts off what is left of its middle

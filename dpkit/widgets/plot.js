@@ -20,7 +20,7 @@ const CONFIG = {
 class View {
   constructor(model, el) {
     Object.assign(this, { model, el, waiting: false, gone: false, last: 0, library: null, error: "" });
-    Object.assign(this, { revision: -1, fresh: 0, held: {}, off: new Set(), reported: 0 });
+    Object.assign(this, { revision: -1, fresh: 0, held: {}, off: new Set(), reported: 0, kept: [] });
     const word = (key) => worded(model, key);
     this.heading = h("div", { class: "dpk-plot-title" });
     this.tools = toolbar(this);
@@ -168,14 +168,10 @@ class View {
       return;
     }
     const state = this.model.get("_state");
-    if (state.revision !== this.revision) {
-      // arrays of the layout are always new: plotly writes into its ranges
-      const data = revived(state.data, this.wire, this.figure?.data);
-      this.figure = { data, layout: revived(state.layout) };
-      this.wire = state.data;
-    }
     try {
       if (state.revision !== this.revision) {
+        const { data, kept } = traces(state.data, this.kept);
+        Object.assign(this, { kept, figure: { data, layout: revived(state.layout) } });
         this.path();
         // its rows alone are replaced: focus and place stay
         this.numbers?.firstChild.replaceWith(listing(this.figure));
@@ -265,6 +261,7 @@ class View {
     if (this.gone || this.error === reason) return;
     console.error(error);
     this.error = reason;
+    this.kept = []; // what was computed in part is computed anew
     this.note.textContent = worded(this.model, "failed", { reason });
     this.note.className = "dpk-wait dpk-broken";
     this.note.setAttribute("role", "alert");

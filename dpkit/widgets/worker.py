@@ -29,7 +29,7 @@ class Worker:
     def __init__(self, task: Callable[[Event], object], buttons: Buttons, trouble: Note) -> None:
         """Listen to the buttons, one of which is "stop"; nothing runs until the first is used."""
         self._task, self._buttons, self._first = guarded(trouble)(task), buttons, buttons.actions[0]
-        self._trouble = trouble
+        self._trouble, self._told = trouble, ""
         self._lock, self._stop, self._ended, self.pace = threading.Lock(), Event(), Event(), Pace()
         self._ended.set()  # asked instead of the thread, which an interrupted join takes for dead
         self._thread: threading.Thread | None = None
@@ -41,12 +41,15 @@ class Worker:
 
     def start(self) -> bool:
         """Begin the task; False if one is on."""
-        if self._stop.is_set() and not self.join(_PATIENCE):
-            self._trouble.show(say(_ENDING), "warning")
+        if self._stop.is_set():
+            self.join(_PATIENCE)
         with self._lock:
             if self.is_alive():
+                if self._stop.is_set() and self._thread is not threading.current_thread():
+                    self._told = say(_ENDING)
+                    self._trouble.show(self._told, "warning")
                 return False
-            if self._trouble.text == say(_ENDING):
+            if self._told and self._trouble.text == self._told:
                 self._trouble.clear()
             stop, ended = Event(), Event()
             thread = threading.Thread(target=self._do, args=(stop, ended), daemon=True)

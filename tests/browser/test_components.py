@@ -144,14 +144,19 @@ def test_reload_in_mid_stream_ends_with_the_last_figure(lab, browser):
 
 
 RINGED = """
-def ringed(place, lift=0.0):
+def ringed(place, lift=0.0, colour=1.0):
     x, y = np.linspace(0.1, 10, 100), np.linspace(5, 50, 100) % 7
     y[40] += lift
-    dots = dict(type="scatter", mode="markers", x=x, y=y, meta="choices", name="runs")
+    dots = dict(type="scatter", mode="markers", x=x, y=y, meta="choices", name="runs",
+                marker=dict(color=colour * np.linspace(1, 2, 100), colorscale="Viridis"))
     ring = dict(type="scatter", mode="markers", x=[x[place]], y=[y[place]], meta="marks",
                 name="selected", marker=dict(size=17, color="#D55E00", line=dict(width=3)))
     axes = dict(xaxis=dict(type="log", range=[-1.1, 1.1]), yaxis=dict(range=[-1, 15]))
-    return {"data": [dots, ring], "layout": axes}
+    gap = ring | dict(x=[None, x[place]], y=[3.0, float("nan")], name="gap")
+    odd = [dict(type="scatter", mode="markers", meta="marks", name=f"odd {i}", **more)
+           for i, more in enumerate([dict(y=[3]), dict(x=[1], y=[3]), dict(),
+                                     dict(x=[1], y=[3], marker=dict(size=[5]))])]
+    return {"data": [dots, ring, gap, *odd], "layout": axes}
 
 rings = LivePlot.of(ringed(3), "Rings")
 board = Board([rings])
@@ -188,8 +193,44 @@ def test_a_ring_moves_alone_and_a_dot_that_moves_is_drawn(lab, browser):
         assert after(70, 1.5, 3) == (False, 1.5), "a dot moved and the picture did not"
         assert after(40, 1.5, 4) == (True, 1.5)
         assert after(40, 2.5, 5)[1] == 2.5
+        scale = "() => { const {cmin, cmax} = document.querySelector('.js-plotly-plot')"
+        scale += "._fullData[0].marker; return [cmin, cmax] }"
+        assert notebook.page.evaluate(scale) == [1, 2]
+        notebook.kernel("rings.show(ringed(40, 2.5, 0.01))")
+        notebook.page.wait_for_selector("[data-drawn='6']")
+        assert notebook.page.evaluate(scale) == pytest.approx([0.01, 0.02]), "the old scale"
         notebook.page.get_by_role("button", name="selected").click()
         notebook.page.wait_for_function("() => !document.querySelector('.shapelayer path')")
+        notebook.assert_clean()
+
+
+def test_a_picture_enlarged_by_the_mouse_is_reset_to_what_was_sent(lab, browser):
+    with lab.open(browser, [START, RINGED]) as notebook:
+        notebook.run_all()
+        page = notebook.page
+        page.wait_for_selector("[data-drawn='1']")
+        ranges = """() => { const full = document.querySelector('.js-plotly-plot')._fullLayout;
+            return [...full.xaxis.range, ...full.yaxis.range] }"""
+        sent = page.evaluate(ranges)
+        box = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
+
+        def enlarge():
+            page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 10)
+            page.mouse.down()
+            page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
+            page.mouse.up()
+            page.wait_for_function(f"sent => String(({ranges})()) !== String(sent)", arg=sent)
+            return page.evaluate(ranges)
+
+        near = enlarge()
+        notebook.kernel("rings.show(ringed(70))")
+        page.wait_for_selector("[data-drawn='2']")
+        assert page.evaluate(ranges) == near, "an update takes the reader's view away"
+        notebook.kernel("rings.show(ringed(70, 1.0))")
+        page.wait_for_selector("[data-drawn='3']")
+        assert page.evaluate(ranges) == near
+        page.locator("[data-tool='reset']").click()
+        page.wait_for_function(f"sent => String(({ranges})()) === String(sent)", arg=sent)
         notebook.assert_clean()
 
 
