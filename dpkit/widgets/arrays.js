@@ -5,25 +5,25 @@ const ARRAYS = {
   u1: Uint8Array, u2: Uint16Array, u4: Uint32Array,
 };
 
-// of a trace whose arrays all came again as they were each keeps its old object: by that plotly
-// knows that nothing has to be computed anew. Were one of them new, all are, or it would compute
-// too little. What lies around them is always new, for plotly writes into it
-function traces(data, before) {
-  const kept = data.map((trace, i) => {
+// a trace, or the layout, whose arrays all came again as they were gets its old arrays: by that
+// plotly knows that nothing has to be computed anew. Were one of them new, all are, or it would
+// compute too little. What lies around them is always new, for plotly writes into it
+function rebuilt(parts, before) {
+  const kept = parts.map((part, i) => {
     const wires = [];
-    revived(trace, (wire) => wires.push(wire));
+    revived(part, (wire) => wires.push(wire));
     const again = wires.length === before[i]?.wires.length
       && wires.every((wire, j) => same(wire, before[i].wires[j]));
     return again ? before[i] : { wires, arrays: wires.map(copied) };
   });
-  const rebuilt = data.map((trace, i) => {
+  const made = parts.map((part, i) => {
     let at = 0;
-    return revived(trace, () => kept[i].arrays[at++]);
+    return revived(part, () => kept[i].arrays[at++]);
   });
-  return { data: rebuilt, kept };
+  return { made, kept };
 }
 
-function revived(value, array = copied) {
+function revived(value, array) {
   if (value === null || typeof value !== "object") return value;
   if (row(value)) return array(value);
   if (Array.isArray(value)) return value.map((item) => revived(item, array));

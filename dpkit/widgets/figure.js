@@ -2,14 +2,14 @@
 
 // ---- the theme under the caller's layout ---------------------------------------------------
 
-function merged(under, over) {
+function merged(under, over, name) {
   const plain = (x) => x && typeof x === "object" && Object.getPrototypeOf(x) === Object.prototype;
   if (!plain(under) || !plain(over)) {
     const kept = over === undefined ? under : over;
-    return Array.isArray(kept) ? [...kept] : kept; // plotly writes into ranges
+    return name === "range" && kept ? [...kept] : kept; // plotly writes into it
   }
   const out = { ...under };
-  for (const key of Object.keys(over)) out[key] = merged(under[key], over[key]);
+  for (const key of Object.keys(over)) out[key] = merged(under[key], over[key], key);
   return out;
 }
 

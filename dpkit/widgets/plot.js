@@ -170,8 +170,9 @@ class View {
     const state = this.model.get("_state");
     try {
       if (state.revision !== this.revision) {
-        const { data, kept } = traces(state.data, this.kept);
-        Object.assign(this, { kept, figure: { data, layout: revived(state.layout) } });
+        const { made, kept } = rebuilt([state.layout, ...state.data], this.kept);
+        const [layout, ...data] = made;
+        Object.assign(this, { kept, figure: { data, layout } });
         this.path();
         // its rows alone are replaced: focus and place stay
         this.numbers?.firstChild.replaceWith(listing(this.figure));
