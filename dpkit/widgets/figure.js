@@ -101,7 +101,7 @@ function bare(figure) {
 
 function marked({ data, layout }) {
   const some = (x) => (x?.length ?? 0) > 0;
-  const named = ["x", "y", "z", "values", "dimensions", "labels"];
+  const named = ["x", "y", "z", "values", "dimensions", "labels", "source"];
   return data.some((t) => named.some((key) => some(t[key]))) || some(layout.images);
 }
 

@@ -150,6 +150,7 @@ window.dpkitLayout = (root) => {
     });
     const note = plot.querySelector(".dpk-wait:not([hidden])");
     const told = plot.querySelector(".annotation-text") || note?.textContent.trim();
+    if (marks.length && note?.textContent.trim()) faults.push(["words over a picture", `${title}: “${note.textContent.trim()}” lies over it`]);
     if (!marks.length && !told) faults.push(["blank plot", `${title}: no mark and no sentence`]);
     const full = plot.querySelector(".js-plotly-plot")?._fullLayout ?? {};
     for (const key of Object.keys(full).filter((one) => /^[xy]axis\d*$/.test(one))) {
