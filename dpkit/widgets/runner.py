@@ -111,9 +111,7 @@ class Runner:
                 if stop.is_set():
                     end = State.STOPPED if step.step < step.steps else State.DONE
                     break
-        except (
-            BaseException
-        ) as error:  # a model may raise SystemExit: it ends the run, not the panel
+        except BaseException as error:  # SystemExit of a model ends its run, not the panel
             told = RuntimeError(f"{type(error).__name__}: {error}")
             end, failure = State.FAILED, error if isinstance(error, Exception) else told
         with self._lock:
